@@ -1,0 +1,62 @@
+"""A tiny Hulu-Med learns to find a synthetic disc in real medical pictures, volumes, clips, and to read.
+
+  hulu train --config=experiments/quickstart.py --workdir=runs/quickstart
+  hulu evaluate --workdir=runs/quickstart --benchmark=synthetic_disc
+"""
+
+import ml_collections
+
+
+def get_config():
+  c = ml_collections.ConfigDict()
+  c.seed = 0
+  c.model = "tiny"
+  c.steps = 3000
+  c.report_every = 20
+  c.init_from = ml_collections.config_dict.placeholder(str)
+  c.tokenizer = ml_collections.config_dict.placeholder(str)
+  c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
+  c.trainable = ".*"
+  c.optimizer = {
+    "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
+    "warmup": 40,
+    "decay_start": 0.3,
+    "final": 0.01,
+    "b1": 0.9,
+    "b2": 0.98,
+    "eps": 1e-8,
+    "weight_decay": 0.02,
+    "clip": 1.0,
+  }
+  c.policy = {
+    "patch": 14,
+    "min_tokens": 1,
+    "max_tokens": 1024,
+    "merge": {"image": 1, "volume": 2, "video": 2},
+    "preset": "radiology",
+    "compression": {"mode": "off"},
+  }
+  disc = {"name": "synthetic_disc", "split": "train", "seed": 0, "shuffle": False, "fade": 0.45}
+  c.data = {
+    "root": ".",
+    "mixture": (
+      dict(disc, kind="text", label="text", weight=0.4, size=36000, pool=0),
+      dict(disc, kind="2D", label="2D", weight=0.4, size=36000, pool=3000),
+      dict(disc, kind="3D", label="3D", weight=0.1, size=9000, pool=1000),
+      dict(disc, kind="video", label="video", weight=0.1, size=9000, pool=1000),
+    ),
+    "lookahead": 4,
+    "threads": 1,
+    "prefetch": 4,
+    "max_bad": 0,
+  }
+  c.shape = {
+    "rows": 8,
+    "tokens": 320,
+    "supervised": 64,
+    "visual": 160,
+    "groups": ((2, 64, 1, 1), (6, 16, 1, 2)),
+  }
+  c.checkpoint = {"every": 500, "keep": 2}
+  return c

@@ -1,0 +1,1 @@
+"""The `hulu` command: one file per subcommand, each thin."""

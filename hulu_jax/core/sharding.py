@@ -1,0 +1,123 @@
+"""Logical axis names to mesh axes, in one table; nothing else in the project names a mesh axis."""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+
+from hulu_jax.core import tree
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Parameter axes first, activation axes below.  A weight's `embed` is spread over fsdp and gathered
+# where it is used; an activation's is whole.
+RULES: Mapping[str, str | tuple[str, ...] | None] = {
+  "layer": None,
+  "embed": "fsdp",
+  "heads": "tensor",
+  "kv_heads": "tensor",
+  "head_dim": None,
+  "mlp": "tensor",
+  "vocab": "tensor",
+  "pixels": None,
+  "batch": ("data", "fsdp"),
+  "seq": None,
+  "act_embed": None,
+}
+
+
+def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
+  """A mesh with explicit axes, e.g. {"data": 2, "fsdp": 2, "tensor": 2}; a missing axis is 1.
+
+  Raises:
+    ValueError: an unknown axis, or a product that differs from the number of devices.
+  """
+  sizes = _sizes(shape)
+  if math.prod(sizes) != jax.device_count():
+    raise ValueError(
+      f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} needs {math.prod(sizes)} devices, "
+      f"found {jax.device_count()} ({jax.default_backend()})"
+    )
+  return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
+
+
+def abstract_mesh(shape: Mapping[str, int]) -> jax.sharding.AbstractMesh:
+  """The same mesh without devices, for tracing at any size on any machine."""
+  explicit = (AxisType.Explicit,) * len(MESH_AXES)
+  return jax.sharding.AbstractMesh(_sizes(shape), MESH_AXES, axis_types=explicit)
+
+
+def _sizes(shape: Mapping[str, int]) -> tuple[int, ...]:
+  unknown = sorted(set(shape) - set(MESH_AXES))
+  if unknown:
+    raise ValueError(f"unknown mesh axes {unknown}; there are {list(MESH_AXES)}")
+  return tuple(shape.get(name, 1) for name in MESH_AXES)
+
+
+def spec(axes: tuple[str | None, ...]) -> jax.P | None:
+  """Logical axes as a PartitionSpec of the current mesh; None where no explicit mesh is set.
+
+  None lets the same model code run without a mesh (a notebook, a Flax module) and under one.
+
+  Raises:
+    KeyError: an axis that RULES does not know.
+    ValueError: two axes that claim one mesh axis.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or AxisType.Explicit not in mesh.axis_types:
+    return None
+  return _translate(axes)
+
+
+def _translate(axes: tuple[str | None, ...]) -> jax.P:
+  mesh_axes = [None if a is None else RULES[a] for a in axes]
+  used = [m for a in mesh_axes for m in _tuple(a)]
+  if len(used) != len(set(used)):
+    raise ValueError(f"{axes} maps to {mesh_axes}: a mesh axis is used twice")
+  return jax.P(*mesh_axes)
+
+
+def _tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+  if mesh_axes is None:
+    return ()
+  return (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
+
+
+def shardings(specs: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Anything with `.shape` and `.axes` at its leaves to NamedShardings, same structure.
+
+  Raises:
+    ValueError: a dimension that its mesh axes do not divide, named with its path.
+  """
+
+  def one(name: str, s: Any) -> jax.NamedSharding:
+    for axis, size, mesh_axes in zip(s.axes, s.shape, _translate(s.axes), strict=True):
+      ways = math.prod(mesh.shape[m] for m in _tuple(mesh_axes))
+      if size % ways:
+        raise ValueError(
+          f"{name}: {axis} = {size} does not divide over mesh axes {mesh_axes} ({ways} ways)"
+        )
+    return jax.NamedSharding(mesh, _translate(s.axes))
+
+  return tree.map_named(one, specs)
+
+
+def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+  """How every leaf of a batch lies: rows over the data axes, the rest whole."""
+  return jax.NamedSharding(mesh, _translate(("batch",)))
+
+
+def data_shards(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+  """(shard, shards) of the batch rows that this process loads.
+
+  Derived from the batch sharding: where `tensor` spans hosts, several processes load the same rows.
+  """
+  rows = math.prod(mesh.shape[name] for name in _tuple(RULES["batch"]))
+  local = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
+  starts = {index[0].indices(rows)[0] for index in local}
+  first, count = min(starts), len(starts)
+  if starts != set(range(first, first + count)) or rows % count or first % count:
+    raise ValueError(f"this process holds rows {sorted(starts)} of {rows}, not one even share")
+  return first // count, rows // count

@@ -1,0 +1,180 @@
+"""A conversation to tokens, labels and the places of its pictures, built from segments.
+
+Qwen's chat format with one <image> per frame; Hulu-Med adds no system prompt of its own.  Text and
+special tokens never meet in one string, so nothing a user writes can become a special token.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hulu_jax.data import tokenizer as tokenizer_lib
+from hulu_jax.data.tokenizer import Tokenizer
+
+MEDIA_TYPES = ("image", "volume", "video")
+ROLES = ("system", "user", "assistant", "stream")
+
+
+class Entry(NamedTuple):
+  """One visual entry as the chat sees it: frames, and seconds per frame where time is known."""
+
+  frames: int
+  times: tuple[float, ...] | None
+
+
+class Piece(NamedTuple):
+  """A run of plain text, one special token by name, or one frame (entry, frame).
+
+  role: how it is labelled: "answer" is supervised, "stream_end" and "stream_frame" may be.
+  """
+
+  text: str | None = None
+  special: str | None = None
+  frame: tuple[int, int] | None = None
+  role: str = "prompt"
+
+
+def render(
+  messages: Sequence[Mapping[str, Any]], entries: Sequence[Entry], *, generate: bool = False
+) -> list[Piece]:
+  """Messages to pieces; `generate` appends the header of the answer to come.
+
+  Raises:
+    ValueError: an unknown role or content type, or media that differ in number from `entries`.
+  """
+  pieces: list[Piece] = []
+  entry = 0
+  for message in messages:
+    role = message.get("role")
+    if role not in ROLES:
+      raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
+    kind = "stream" if role == "stream" else "im"
+    pieces += [Piece(special=f"{kind}_start"), Piece(text=f"{role}\n")]
+    for item in content_items(message):
+      if item["type"] == "text":
+        pieces.append(_text(item["text"], role))
+        continue
+      if entry == len(entries):
+        raise ValueError(f"the messages hold more media than the {len(entries)} given")
+      pieces += _frames(entry, entries[entry], item["type"])
+      entry += 1
+    closing = {"assistant": "answer", "stream": "stream_end"}.get(role, "prompt")
+    pieces += [Piece(special=f"{kind}_end", role=closing), Piece(text="\n")]
+  if entry != len(entries):
+    raise ValueError(f"the messages hold {entry} media, {len(entries)} were given")
+  if generate:
+    pieces += [Piece(special="im_start"), Piece(text="assistant\n")]
+  return _joined(pieces)
+
+
+def content_items(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  """The content of a message as a list of typed items; a string is one text.
+
+  Raises:
+    ValueError: content of another form, or an unknown type.
+  """
+  content = message.get("content")
+  if isinstance(content, str):
+    return [{"type": "text", "text": content}]
+  if not isinstance(content, Sequence):
+    raise ValueError(f"content is {type(content).__name__}; expected a string or a list of items")
+  for item in content:
+    if item.get("type") not in ("text", *MEDIA_TYPES):
+      raise ValueError(
+        f"unknown content type {item.get('type')!r}; expected text, {', '.join(MEDIA_TYPES)}"
+      )
+  return list(content)
+
+
+def texts(message: Mapping[str, Any]) -> list[str]:
+  """Every text of a message, with its role as the template spells it: what a tokenizer learns from."""
+  items = content_items(message)
+  return [f"{message['role']}\n", *(i["text"] for i in items if i["type"] == "text")]
+
+
+def _text(text: str, role: str) -> Piece:
+  # A leading newline would melt into the header's newline and shift the labels.
+  return Piece(text=text.strip(), role="answer") if role == "assistant" else Piece(text=text)
+
+
+def _frames(index: int, entry: Entry, kind: str) -> list[Piece]:
+  """Volumes and clips: `Time 1.0s:<image>,Time 2.0s:<image>\\n`; a picture: `Time 1.0s: <image>\\n`."""
+  pieces = []
+  for i in range(entry.frames):
+    if entry.times is not None:
+      space = " " if kind == "image" else ""
+      pieces.append(Piece(text=f"Time {round(entry.times[i], 1)}s:{space}"))
+    after = "\n" if i == entry.frames - 1 else ","
+    pieces += [Piece(frame=(index, i)), Piece(text=after)]
+  return pieces
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+  """Neighbouring texts of one role as one, so that they are tokenized as the reference does."""
+  out: list[Piece] = []
+  for piece in pieces:
+    last = out[-1] if out else None
+    if last and last.text is not None and piece.text is not None and last.role == piece.role:
+      out[-1] = last._replace(text=last.text + piece.text)
+    elif piece.text != "":
+      out.append(piece)
+  return out
+
+
+def to_string(pieces: Sequence[Piece]) -> str:
+  """The template's text, with one <image> per frame: for reading and for golden tests."""
+  return "".join(
+    p.text or tokenizer_lib.SPECIAL[p.special or "image"] for p in pieces
+  )
+
+
+def encode(
+  pieces: Sequence[Piece], keep: Sequence[np.ndarray], tokenizer: Tokenizer, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Pieces to (tokens int32 [n], weights float32 [n], visual positions int32 [v]).
+
+  keep: per entry bool [T, N]; a frame becomes as many <image> tokens as it keeps.  Supervised are
+  the text of an answer and its <|im_end|>, not its header nor the newline after it.  seed: of the
+  draw that balances a stream's labels.
+  """
+  tokens: list[int] = []
+  roles: list[str] = []
+  visual: list[int] = []
+  for piece in pieces:
+    if piece.frame is not None:
+      entry, frame = piece.frame
+      ids = [tokenizer.special["image"]] * int(keep[entry][frame].sum())
+      visual += range(len(tokens), len(tokens) + len(ids))
+    elif piece.special is not None:
+      ids = [tokenizer.special[piece.special]]
+    else:
+      ids = tokenizer.encode(piece.text or "")
+    tokens += ids
+    roles += [piece.role] * len(ids)
+  weights = np.array([role == "answer" for role in roles], np.float32)
+  weights[_stream_labels(tokens, roles, tokenizer, seed)] = 1.0
+  return np.array(tokens, np.int32), weights, np.array(visual, np.int32)
+
+
+def _stream_labels(
+  tokens: Sequence[int], roles: Sequence[str], tokenizer: Tokenizer, seed: int
+) -> list[int]:
+  """Supervised positions of stream messages: after each run of images, and the stream's end.
+
+  Going on and ending are balanced: the more frequent kind is thinned at random to the other's
+  number.
+  """
+  start, end = tokenizer.special["stream_start"], tokenizer.special["stream_end"]
+  image = tokenizer.special["image"]
+  inside = False
+  kinds: dict[str, list[int]] = {"on": [], "end": []}
+  for i, token in enumerate(tokens):
+    inside = (inside or token == start) and roles[i] != "stream_end"
+    if roles[i] == "stream_end" and token == end:
+      kinds["end"].append(i)
+    elif inside and token != image and i and tokens[i - 1] == image:
+      kinds["on"].append(i)
+  number = min(len(positions) for positions in kinds.values())
+  rng = np.random.default_rng(seed)
+  return [int(i) for p in kinds.values() if p for i in rng.permutation(p)[:number]]

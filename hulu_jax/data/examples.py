@@ -1,0 +1,116 @@
+"""One record to one example: read its media, render its chat, tokenize; or say why it cannot be used."""
+
+from collections.abc import Mapping
+import dataclasses
+from pathlib import Path
+from typing import Any
+import zlib
+
+import numpy as np
+
+from hulu_jax import media as media_lib
+from hulu_jax.data import chat
+from hulu_jax.data import vision
+from hulu_jax.data.schema import Example
+from hulu_jax.data.tokenizer import Tokenizer
+from hulu_jax.data.vision import Policy
+from hulu_jax.media.errors import BadRecord
+from hulu_jax.media.types import Media
+from hulu_jax.media.types import Options
+
+# What a content item may say about its medium, beside `type` and `path` or `frames`.
+_OPTIONS = ("modality", "window", "plane", "time_index", "spacing_mm")
+_LABELS = ("timestamps", "time", "phase", "label")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Builder:
+  """Turns records into examples; a pure function, safe to call from several threads.
+
+  root: where paths in records start, and may not leave.  source: number of the dataset.
+  """
+
+  tokenizer: Tokenizer
+  policy: Policy
+  root: Path
+  source: int = 0
+
+  def __call__(self, record: Mapping[str, Any]) -> Example | BadRecord:
+    """The example, or the reason why there is none: the caller counts and skips."""
+    try:
+      return self.build(record["messages"], str(record["id"]), generate=False)
+    except BadRecord as bad:
+      return bad
+    except KeyError as missing:
+      return BadRecord("format", f"a record without {missing}; expected id and messages")
+
+  def build(self, messages: Any, name: str, *, generate: bool) -> Example:
+    """Messages to an example; `generate` ends it with the header of the answer to come.
+
+    Raises:
+      BadRecord: a medium that cannot be read, or messages that are not a conversation.
+    """
+    media = [
+      self.read(item)
+      for message in messages
+      for item in _items(message)
+      if item["type"] in chat.MEDIA_TYPES
+    ]
+    try:
+      visuals = vision.visuals(media, self.policy)
+      entries = [chat.Entry(len(m.frames), m.timestamps) for m in media]
+      pieces = chat.render(messages, entries, generate=generate)
+    except ValueError as error:
+      raise BadRecord("format", str(error)) from error
+    keep = [v.keep for v in visuals]
+    seed = zlib.crc32(name.encode())
+    tokens, weights, visual = chat.encode(pieces, keep, self.tokenizer, seed)
+    return Example(name, tokens, weights, visuals, visual, self.source)
+
+  def read(self, item: Mapping[str, Any]) -> Media:
+    """The medium of a content item: its `frames` as they are, or its `path` through `media.read`."""
+    kind = item["type"]
+    known = {"type", "path", "frames", *_OPTIONS, *_LABELS}
+    if unknown := sorted(set(item) - known):
+      raise BadRecord("format", f"unknown keys {unknown} beside {kind}; there are {sorted(known)}")
+    if "frames" in item:
+      return _from_frames(item)
+    if "path" not in item:
+      raise BadRecord("format", f"{kind} content without path or frames")
+    options = Options(**{k: item[k] for k in _OPTIONS if k in item})
+    medium = media_lib.read(self._resolve(item["path"]), preset=self.policy.preset, options=options)
+    if medium.kind != kind:
+      raise BadRecord("format", f"content says {kind}, the file holds a {medium.kind}")
+    if "time" in item:
+      return dataclasses.replace(medium, timestamps=(item["time"],))
+    return medium
+
+  def _resolve(self, path: str) -> Path:
+    whole = (self.root / path).resolve()
+    if not whole.is_relative_to(self.root.resolve()):
+      raise BadRecord("missing", "a path that leaves the data root")
+    return whole
+
+
+def _items(message: Any) -> list[Mapping[str, Any]]:
+  try:
+    return chat.content_items(message)
+  except (ValueError, AttributeError) as error:
+    raise BadRecord("format", str(error)) from error
+
+
+def _from_frames(item: Mapping[str, Any]) -> Media:
+  frames = np.asarray(item["frames"])
+  if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3):
+    raise BadRecord(
+      "format", f"frames are {frames.dtype} {frames.shape}; expected uint8 [T, H, W, 1 or 3]"
+    )
+  if item["type"] == "image" and len(frames) != 1:
+    raise BadRecord("format", f"an image of {len(frames)} frames; expected 1")
+  times = item.get("timestamps", (item["time"],) if "time" in item else None)
+  return Media(
+    kind=item["type"],
+    frames=frames,
+    modality=item.get("modality"),
+    timestamps=None if times is None else tuple(times),
+  )

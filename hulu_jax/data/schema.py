@@ -1,0 +1,96 @@
+"""Every field that travels from a file to the model: its name, its shape, its unit, in one place."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Visual:
+  """One entry of a prompt (an image, a volume, a clip) as the encoder will see it.
+
+  patches: uint8 [T, P, 196 * channels], a patch is [channel][row][col], `merge**2` consecutive
+    patches make one visual token.
+  grid: rows and columns of patches in each frame, before merging (P = rows * columns).
+  keep: bool [T, P // merge**2], the visual tokens that survive compression.
+  """
+
+  kind: str  # "image", "volume" or "video"
+  patches: np.ndarray
+  grid: tuple[int, int]
+  merge: int
+  keep: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One conversation, tokenized and compressed, not yet packed.
+
+  tokens: int32 [n]
+  weights: float32 [n], loss weight of token i as a target (0 where it is not supervised).
+  visual_positions: int32 [v], where in `tokens` each kept visual token goes, in the order entry,
+    frame, token.
+  source: number of the dataset it came from.
+  """
+
+  id: str
+  tokens: np.ndarray
+  weights: np.ndarray
+  visuals: tuple[Visual, ...]
+  visual_positions: np.ndarray
+  source: int
+
+
+class Group(NamedTuple):
+  """One patch group of a step shape: `slots` of `size` patches per row, frames of like kind in them."""
+
+  slots: int
+  size: int
+  channels: int
+  merge: int
+
+  @property
+  def pooled(self) -> int:
+    """Visual tokens per row."""
+    return self.slots * self.size // self.merge**2
+
+
+class StepShape(NamedTuple):
+  """The static shape of one batch; see `Batch` for what the letters count."""
+
+  rows: int  # B
+  tokens: int  # L
+  supervised: int  # K
+  visual: int  # V
+  groups: tuple[Group, ...]
+
+
+class Batch(NamedTuple):
+  """What the model eats.  All shapes are static; G groups stand in tuples.
+
+  tokens, targets, positions, segments: int32 [B, L].  targets[i] is the token after i in its
+    segment; positions count the compressed sequence and restart per sample; segment 0 is padding.
+  loss_index: int32 [B, K] supervised positions, padding points past L.
+  loss_weights: float32 [B, K]
+  source: int32 [B, L] dataset number.
+  patches[g]: uint8 [B, slots, size, 196 * channels]
+  patch_segment[g]: int32 [B, slots, size] frame number inside the slot, 0 is padding.
+  patch_hw[g]: int16 [B, slots, size, 2] row and column of the patch in its frame's un-merged grid.
+  visual_source: int32 [B, V] kept visual tokens, sorted, as indices into the row's pooled axis (all
+    groups in order); padding points past its end.
+  visual_slot: int32 [B, L] index into V, or V for a text token.
+  """
+
+  tokens: np.ndarray
+  targets: np.ndarray
+  positions: np.ndarray
+  segments: np.ndarray
+  loss_index: np.ndarray
+  loss_weights: np.ndarray
+  source: np.ndarray
+  patches: tuple[np.ndarray, ...]
+  patch_segment: tuple[np.ndarray, ...]
+  patch_hw: tuple[np.ndarray, ...]
+  visual_source: np.ndarray
+  visual_slot: np.ndarray

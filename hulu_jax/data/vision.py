@@ -1,0 +1,93 @@
+"""Frames to what the encoder eats: resized, cut into patches in merge-block order, with a keep mask."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+
+import einops
+import numpy as np
+
+from hulu_jax.data import compression as compression_lib
+from hulu_jax.data import resize
+from hulu_jax.data.compression import Compression
+from hulu_jax.data.schema import Visual
+from hulu_jax.media.types import Media
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+  """How media become visual tokens; travels with a checkpoint, since a model is used as trained.
+
+  patch: side in pixels; min_tokens, max_tokens: visual tokens of a conversation, after merging;
+  merge: by kind ("image", "volume", "video"); preset: how media are read (`media.read`).
+  """
+
+  patch: int
+  min_tokens: int
+  max_tokens: int
+  merge: Mapping[str, int]
+  preset: str
+  compression: Compression
+
+
+# What the released model uses (16,384 tokens, volumes and clips merged 2 x 2), compression off.
+HULUMED = Policy(
+  patch=14,
+  min_tokens=16,
+  max_tokens=16384,
+  merge={"image": 1, "volume": 2, "video": 2},
+  preset="radiology",
+  compression=compression_lib.OFF,
+)
+
+
+def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
+  """All media of one conversation as the encoder sees them; they share the token budget.
+
+  Only volumes and clips are compressed: a list of pictures is a list of separate entries.
+  """
+  if not media:
+    return ()
+  merges = [policy.merge[m.kind] for m in media]
+  sizes = resize.target_sizes(
+    [resize.Entry(m.frames.shape[1], m.frames.shape[2], len(m.frames)) for m in media],
+    [policy.patch * merge for merge in merges],
+    policy.min_tokens,
+    policy.max_tokens,
+  )
+  return tuple(
+    _visual(m, merge, size, policy) for m, merge, size in zip(media, merges, sizes, strict=True)
+  )
+
+
+def _visual(media: Media, merge: int, size: tuple[int, int], policy: Policy) -> Visual:
+  patches = patchify(resize.resize(media.frames, size), policy.patch, merge)
+  tokens = einops.rearrange(patches, "t (n m) v -> t n (m v)", m=merge**2)
+  if media.kind == "image":
+    keep = np.ones(tokens.shape[:2], bool)
+  else:
+    keep = compression_lib.keep_mask(tokens, policy.compression, media.window)
+  grid = (size[0] // policy.patch, size[1] // policy.patch)
+  return Visual(kind=media.kind, patches=patches, grid=grid, merge=merge, keep=keep)
+
+
+def patchify(frames: np.ndarray, patch: int, merge: int) -> np.ndarray:
+  """uint8 [T, H, W, C] -> uint8 [T, P, C * patch**2]; a patch is [channel][row][column].
+
+  Patches come block row, block column, row in block, column in block, so `merge**2` consecutive
+  ones make a visual token.
+  """
+  return einops.rearrange(
+    frames,
+    "t (bh mh ph) (bw mw pw) c -> t (bh bw mh mw) (c ph pw)",
+    ph=patch,
+    pw=patch,
+    mh=merge,
+    mw=merge,
+  )
+
+
+def patch_places(grid: tuple[int, int], merge: int) -> np.ndarray:
+  """int16 [P, 2]: row and column of each patch in the un-merged grid, in `patchify`'s order."""
+  rows, columns = np.meshgrid(*(np.arange(n, dtype=np.int16) for n in grid), indexing="ij")
+  places = np.stack([rows, columns], axis=-1)
+  return einops.rearrange(places, "(bh mh) (bw mw) c -> (bh bw mh mw) c", mh=merge, mw=merge)

@@ -1,0 +1,37 @@
+"""How large a file may be: checked from its header, before anything is allocated."""
+
+import dataclasses
+
+from hulu_jax.media.errors import BadRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """max_pixels: of one frame.  max_voxels: of all frames of one file that are held together.
+  max_frames: in the file.  max_bytes: on disk and after inflating."""
+
+  max_pixels: int
+  max_voxels: int
+  max_frames: int
+  max_bytes: int
+
+  def check(self, frames: int, height: int, width: int) -> None:
+    """Raises BadRecord unless a file of this declared shape may be read."""
+    if min(frames, height, width) < 1:
+      raise BadRecord("geometry", f"a size of {frames} x {height} x {width}; expected >= 1 each")
+    self.within("pixels in a frame", height * width, self.max_pixels)
+    self.within("frames", frames, self.max_frames)
+    self.within("voxels", frames * height * width, self.max_voxels)
+
+  def check_bytes(self, count: int) -> None:
+    """Raises BadRecord unless `count` bytes may be read or inflated."""
+    self.within("bytes", count, self.max_bytes)
+
+  def within(self, what: str, found: int, most: int) -> None:
+    if found > most:
+      raise BadRecord("limit", f"{found:,} {what}; the limit is {most:,}")
+
+
+DEFAULT = Limits(
+  max_pixels=64_000_000, max_voxels=400_000_000, max_frames=20_000, max_bytes=1_000_000_000
+)

@@ -1,0 +1,39 @@
+"""Volumes stored as one NumPy array, without pickles."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hulu_jax.media import volume
+from hulu_jax.media.errors import BadRecord
+from hulu_jax.media.limits import Limits
+from hulu_jax.media.types import Media
+from hulu_jax.media.types import Options
+
+
+def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
+  """A [slice, row, column] array of real numbers, `options.spacing_mm` apart along these axes.
+
+  The orientation is unknown and no side is named.  Raises BadRecord for anything else.
+  """
+  if options.time_index is not None:
+    raise BadRecord("options", "time_index does not apply to a .npy volume")
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except (ValueError, OSError, EOFError, SyntaxError) as error:
+    raise BadRecord("format", "a .npy file that is damaged or holds Python objects") from error
+  if array.ndim != 3:
+    raise BadRecord("geometry", f"a .npy array of {array.ndim} axes; expected slice, row, column")
+  limits.check(*array.shape)
+  limits.check_bytes(array.nbytes)
+  # `hulumed` shows values[:, :, k], `radiology` shows an unknown orientation as [k, j, i].
+  axes = (1, 2, 0) if preset == "hulumed" else (2, 1, 0)
+  steps = options.spacing_mm
+  voxels = volume.Voxels(
+    np.asarray(array).transpose(axes),
+    None,
+    steps_mm=None if steps is None else (steps[axes[0]], steps[axes[1]], steps[axes[2]]),
+    modality=options.modality,
+    hounsfield=options.modality == "CT",
+  )
+  return volume.render(voxels, preset, options)

@@ -1,0 +1,75 @@
+"""The whole model: one batch of packed conversations and their pictures to hidden states and logits."""
+
+import jax
+import jax.numpy as jnp
+
+from hulu_jax.core import params as P
+from hulu_jax.models import attention
+from hulu_jax.models import decoder
+from hulu_jax.models import projector
+from hulu_jax.models import vision
+from hulu_jax.models.config import HuluConfig
+from hulu_jax.models.scan import Compute
+
+
+def specs(c: HuluConfig) -> P.Specs:
+  """Every parameter of the model: vision, projector, decoder."""
+  return {
+    "vision": vision.specs(c.vision),
+    "projector": projector.specs(c),
+    "decoder": decoder.specs(c.decoder),
+  }
+
+
+def take_rows(x: jax.Array, index: jax.Array) -> jax.Array:
+  """Row-wise gather: x [batch, n, embed], index int [batch, k] -> [batch, k, embed].
+
+  An index past the end gives zeros.  Each row gathers from itself, so nothing leaves its data shard.
+  """
+  return jax.vmap(lambda row, i: row.at[i].get(mode="fill", fill_value=0))(x, index)
+
+
+def visual_tokens(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+  """The batch's kept visual tokens, projected: [batch, V, embed] (see `data.schema.Batch`)."""
+  x = vision.forward(
+    w["vision"], batch.patches, batch.patch_segment, batch.patch_hw, c.vision, compute
+  )
+  sizes = tuple(
+    (s.shape[1] * s.shape[2], m) for s, m in zip(batch.patch_segment, merges, strict=True)
+  )
+  return projector.forward(w["projector"], take_rows(vision.pool(x, sizes), batch.visual_source))
+
+
+def embed(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+  """Token embeddings with the visual tokens in their places: [batch, L, embed]."""
+  x = decoder.embed(w["decoder"], batch.tokens, compute)
+  if not batch.patches:
+    return x
+  seen = visual_tokens(w, batch, merges, c, compute)
+  is_visual = batch.visual_slot < seen.shape[1]
+  return jnp.where(is_visual[..., None], take_rows(seen, batch.visual_slot), x)
+
+
+def forward(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+  """Hidden states of every position: [batch, L, embed].
+
+  batch: a `data.schema.Batch` of arrays; merges: the merge size of each of its patch groups.
+  """
+  mask = attention.causal_segments(batch.segments)
+
+  def attend(q, k, v, cache):
+    return attention.attend(q, k, v, mask), cache
+
+  x = embed(w, batch, merges, c, compute)
+  return decoder.forward(w["decoder"], x, batch.positions, attend, None, c.decoder, compute)[0]
+
+
+def logits(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+  """float32 [batch, L, vocab]: for short batches; training uses `supervised_logits`."""
+  return decoder.logits(w["decoder"], forward(w, batch, merges, c, compute), c.decoder)
+
+
+def supervised_logits(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+  """float32 [batch, K, vocab] at `batch.loss_index`: the head never sees other positions."""
+  hidden = forward(w, batch, merges, c, compute)
+  return decoder.logits(w["decoder"], take_rows(hidden, batch.loss_index), c.decoder)

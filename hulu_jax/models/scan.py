@@ -1,0 +1,45 @@
+"""Running a stack of equal layers as one `lax.scan`, with a named choice of what backward recomputes."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+
+# Named so that "save_attention" can keep exactly these activations.
+ATTENTION = "attention"
+
+REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+  "none": lambda layer: layer,
+  "full": jax.checkpoint,
+  "save_attention": lambda layer: jax.checkpoint(
+    layer, policy=jax.checkpoint_policies.save_only_these_names(ATTENTION)
+  ),
+  "save_dots": lambda layer: jax.checkpoint(
+    layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+  """How to run a model, apart from what it is: dtype of activations, what backward recomputes."""
+
+  dtype: Any
+  vision_remat: str
+  decoder_remat: str
+
+  def __post_init__(self) -> None:
+    for name in (self.vision_remat, self.decoder_remat):
+      if name not in REMAT:
+        raise ValueError(f"unknown remat {name!r}; there are: {', '.join(REMAT)}")
+
+
+def over_layers(
+  layer: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, stacked: Any, remat: str
+) -> tuple[jax.Array, Any]:
+  """Threads x through `layer(x, slice)` for every slice along the leading axis of `stacked`.
+
+  Returns the last x and what the layers gave beside it, stacked.
+  """
+  return jax.lax.scan(REMAT[remat](layer), x, stacked)

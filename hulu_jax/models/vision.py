@@ -1,0 +1,143 @@
+"""The vision encoder: uint8 patches to pooled features, all patch groups in one flat pass.
+
+GEMMs run flat over every group; only attention and pooling look at slots.  There is no class
+token, no absolute position and no attention between frames.
+"""
+
+import einops
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+
+from hulu_jax.core import params as P
+from hulu_jax.core.linear import einsum
+from hulu_jax.core.params import ParamSpec
+from hulu_jax.models import attention
+from hulu_jax.models import rope
+from hulu_jax.models import scan
+from hulu_jax.models.config import VisionConfig
+from hulu_jax.models.norms import layer_norm
+from hulu_jax.models.scan import Compute
+
+
+def specs(c: VisionConfig) -> P.Specs:
+  """Initial values as SigLIP's: LeCun patch kernel, Xavier layers, zero biases."""
+  pixels = c.channels * c.patch**2
+  return {
+    "patch": {
+      "kernel": ParamSpec((pixels, c.embed), ("pixels", "embed"), P.lecun(pixels)),
+      "bias": ParamSpec((c.embed,), (None,), P.constant(0.0)),
+    },
+    "layers": P.stack(layer_specs(c), c.layers),
+    "norm": _norm_specs(c),
+  }
+
+
+def _norm_specs(c: VisionConfig) -> P.Specs:
+  return {
+    "scale": ParamSpec((c.embed,), (None,), P.constant(1.0)),
+    "bias": ParamSpec((c.embed,), (None,), P.constant(0.0)),
+  }
+
+
+def layer_specs(c: VisionConfig) -> P.Specs:
+  """One pre-norm block; every projection has a bias."""
+  width = c.heads * c.head_dim
+  attn, up = P.xavier(c.embed, width), P.xavier(c.embed, c.mlp)
+  heads = ("embed", "heads", "head_dim")
+  return {
+    "attn_norm": _norm_specs(c),
+    "q": ParamSpec((c.embed, c.heads, c.head_dim), heads, attn),
+    "q_bias": ParamSpec((c.heads, c.head_dim), heads[1:], P.constant(0.0)),
+    "k": ParamSpec((c.embed, c.heads, c.head_dim), heads, attn),
+    "k_bias": ParamSpec((c.heads, c.head_dim), heads[1:], P.constant(0.0)),
+    "v": ParamSpec((c.embed, c.heads, c.head_dim), heads, attn),
+    "v_bias": ParamSpec((c.heads, c.head_dim), heads[1:], P.constant(0.0)),
+    "o": ParamSpec((c.heads, c.head_dim, c.embed), (*heads[1:], "embed"), attn),
+    "o_bias": ParamSpec((c.embed,), (None,), P.constant(0.0)),
+    "mlp_norm": _norm_specs(c),
+    "up": ParamSpec((c.embed, c.mlp), ("embed", "mlp"), up),
+    "up_bias": ParamSpec((c.mlp,), ("mlp",), P.normal(1e-6)),
+    "down": ParamSpec((c.mlp, c.embed), ("mlp", "embed"), up),
+    "down_bias": ParamSpec((c.embed,), (None,), P.normal(1e-6)),
+  }
+
+
+def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: object) -> jax.Array:
+  """uint8 [batch, seq, patch**2 * channels] -> [batch, seq, embed].
+
+  Normalisation (x / 255 - 0.5) / 0.5 happens here: the host ships bytes.  Grey patches are one
+  channel of a picture whose channels are equal, so the kernel is summed over its channels.
+  """
+  kernel = w["kernel"]
+  if patches.shape[-1] != kernel.shape[0]:
+    kernel = einops.reduce(kernel, "(c p) e -> p e", "sum", c=c.channels)
+  x = patches.astype(jnp.float32) * (2.0 / 255.0) - 1.0
+  return einsum("bsp,pe->bse", x.astype(dtype), kernel) + w["bias"].astype(dtype)
+
+
+def layer(
+  w: P.Params, x: jax.Array, angles: jax.Array, masks: tuple[jax.Array, ...], c: VisionConfig
+) -> jax.Array:
+  """One pre-norm block.  x: [batch, seq, embed]; masks: per group bool [batch, slots, size, size]."""
+  h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
+  q, k, v = (einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
+  a = _attend_in_slots(rope.rotate(q, angles), rope.rotate(k, angles), v, masks)
+  a = checkpoint_name(a, scan.ATTENTION)
+  x = x + einsum("bshd,hde->bse", a, w["o"]) + w["o_bias"].astype(x.dtype)
+  h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
+  h = jax.nn.gelu(einsum("bse,em->bsm", h, w["up"]) + w["up_bias"].astype(h.dtype))
+  return x + einsum("bsm,me->bse", h, w["down"]) + w["down_bias"].astype(x.dtype)
+
+
+def _attend_in_slots(
+  q: jax.Array, k: jax.Array, v: jax.Array, masks: tuple[jax.Array, ...]
+) -> jax.Array:
+  out, start = [], 0
+  for mask in masks:
+    slots, size = mask.shape[1:3]
+    parts = (t[:, start : start + slots * size] for t in (q, k, v))
+    parts = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in parts)
+    out.append(einops.rearrange(attention.attend(*parts, mask), "b s n h d -> b (s n) h d"))
+    start += slots * size
+  return jnp.concatenate(out, axis=1)
+
+
+def forward(
+  w: P.Params,
+  patches: tuple[jax.Array, ...],
+  segments: tuple[jax.Array, ...],
+  hw: tuple[jax.Array, ...],
+  c: VisionConfig,
+  compute: Compute,
+) -> jax.Array:
+  """Patch groups to features of every patch, after the last norm: [batch, all patches, embed].
+
+  patches[g]: uint8 [batch, slots, size, patch**2 * channels]; segments[g]: int [batch, slots, size];
+  hw[g]: int [batch, slots, size, 2].
+  """
+  flat = [einops.rearrange(p, "b s n c -> b (s n) c") for p in patches]
+  x = jnp.concatenate([embed_patches(w["patch"], p, c, compute.dtype) for p in flat], axis=1)
+  places = jnp.concatenate([einops.rearrange(t, "b s n c -> b (s n) c") for t in hw], axis=1)
+  angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
+  masks = tuple(attention.same_segment(s) for s in segments)
+
+  def step(x: jax.Array, weights: P.Params) -> tuple[jax.Array, None]:
+    return layer(weights, x, angles, masks, c), None
+
+  x, _ = scan.over_layers(step, x, w["layers"], compute.vision_remat)
+  return layer_norm(x, w["norm"]["scale"], w["norm"]["bias"], c.norm_eps)
+
+
+def pool(x: jax.Array, sizes: tuple[tuple[int, int], ...]) -> jax.Array:
+  """Mean over each merge block, in float32.  x: [batch, all patches, embed], one (patches per row,
+  merge) per group in `sizes` -> [batch, all visual tokens, embed].
+
+  For merge 1 and 2 this equals the reference's bilinear down-sampling.
+  """
+  out, start = [], 0
+  for patches, merge in sizes:
+    part = x[:, start : start + patches].astype(jnp.float32)
+    out.append(einops.reduce(part, "b (n m) e -> b n e", "mean", m=merge**2))
+    start += patches
+  return jnp.concatenate(out, axis=1).astype(x.dtype)

@@ -1,0 +1,119 @@
+"""From an experiment's config to the pure parts of a run: what it trains, its shapes, init and step."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from hulu_jax.core import params as P
+from hulu_jax.core import tree
+from hulu_jax.data import packing
+from hulu_jax.data.compression import Compression
+from hulu_jax.data.schema import Batch
+from hulu_jax.data.schema import Group
+from hulu_jax.data.schema import StepShape
+from hulu_jax.data.vision import Policy
+from hulu_jax.models import hulu
+from hulu_jax.models import presets
+from hulu_jax.models.config import HuluConfig
+from hulu_jax.models.scan import Compute
+from hulu_jax.training import optimizer as optimizer_lib
+from hulu_jax.training import step as step_lib
+from hulu_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """Everything about a run that needs neither devices nor data.
+
+  state: params -> TrainState; step: (state, batch) -> (state, metrics).
+  """
+
+  config: HuluConfig
+  policy: Policy
+  shape: StepShape
+  specs: P.Specs
+  state: Callable[[P.Params], TrainState]
+  step: Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]
+
+  def init(self, key: jax.Array) -> TrainState:
+    """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
+    return self.state(P.initialize(key, self.specs))
+
+  def abstract_batch(self, sharding: jax.sharding.Sharding) -> Batch:
+    """The batch's shapes, for tracing and compiling without data."""
+    like = packing.empty_batch(self.shape._replace(rows=1))
+    rows = self.shape.rows
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding), like
+    )
+
+
+def build(cfg: ConfigDict) -> Program:
+  """Reads an experiment.
+
+  Raises:
+    ValueError: numbers that cannot be meant; the message names the key.
+  """
+  config = presets.get(cfg.model)
+  shape = step_shape(cfg.shape)
+  if shape.tokens > config.decoder.max_positions:
+    raise ValueError(
+      f"shape.tokens = {shape.tokens} exceeds the {config.decoder.max_positions} positions of "
+      f"{cfg.model}"
+    )
+  specs = hulu.specs(config)
+  tree.partition(specs, cfg.trainable)  # a pattern that matches nothing is an error here
+  compute = Compute(
+    dtype=jnp.dtype(cfg.compute.dtype),
+    vision_remat=cfg.compute.vision_remat,
+    decoder_remat=cfg.compute.decoder_remat,
+  )
+  settings = optimizer_lib.Settings(**cfg.optimizer.to_dict())
+  transform = optimizer_lib.make(settings, cfg.steps)
+  merges = tuple(g.merge for g in shape.groups)
+  loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture))
+
+  def state(params: P.Params) -> TrainState:
+    trainable, frozen = tree.partition(params, cfg.trainable)
+    opt = transform.init(trainable)
+    return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, opt)
+
+  return Program(
+    config=config,
+    policy=policy(cfg.policy),
+    shape=shape,
+    specs=specs,
+    state=state,
+    step=step_lib.make_train_step(loss, transform),
+  )
+
+
+def policy(cfg: ConfigDict) -> Policy:
+  """The media policy of an experiment."""
+  fields = cfg.to_dict()
+  return Policy(**{**fields, "compression": Compression(**fields["compression"])})
+
+
+def step_shape(cfg: ConfigDict) -> StepShape:
+  """The step shape of an experiment; groups are (slots, size, channels, merge).
+
+  Raises:
+    ValueError: a slot that does not divide into merge blocks.
+  """
+  groups = tuple(Group(*g) for g in cfg.groups)
+  for g in groups:
+    if g.size % g.merge**2:
+      raise ValueError(f"shape.groups: {g} has slots that do not divide into merge blocks")
+  return StepShape(cfg.rows, cfg.tokens, cfg.supervised, cfg.visual, groups)
+
+
+def to_global(batch: Batch, sharding: jax.sharding.Sharding) -> Any:
+  """This process's rows as arrays over the whole mesh."""
+  return jax.tree.map(
+    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+  )

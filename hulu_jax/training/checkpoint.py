@@ -1,0 +1,74 @@
+"""Saving and restoring a run: parameters, optimizer and data iterator together, by Orbax.
+
+A step holds {"step", "params", "opt"} and the iterator.  Parameters are stored whole, whatever part
+of them trains, so that a reader (`weights.checkpoint`) needs the architecture and nothing else.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from hulu_jax.core import tree
+from hulu_jax.training.state import TrainState
+from hulu_jax.weights import checkpoint as stored
+
+
+class Checkpoints:
+  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block waits for them."""
+
+  def __init__(self, workdir: Path, *, keep: int):
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      # Deletion renames first: a kill in the middle never leaves half a step in the list.
+      todelete_subdir="deleting",
+      cleanup_tmp_directories=True,
+    )
+    self._manager = ocp.CheckpointManager(stored.folder(workdir), options=options)
+
+  def __enter__(self) -> "Checkpoints":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  @property
+  def latest(self) -> int | None:
+    """The newest step saved, None if there is none."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: TrainState, data: grain.DatasetIterator) -> None:
+    """Starts a save of both; an error of the save before is raised here."""
+    self._manager.check_for_errors()
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(_stored(state)), data=grain.checkpoint.CheckpointSave(data)
+    )
+    self._manager.save(step, args=items)
+
+  def restore(self, step: int, like: TrainState, data: grain.DatasetIterator) -> TrainState:
+    """The state of `step`, placed as `like` (shapes with shardings); sets the iterator too.
+
+    Raises:
+      ValueError: a checkpoint of another architecture.
+    """
+    expected = _stored(like)
+    stored.check_shapes(stored.folder(self._manager.directory.parent), step, expected["params"])
+    items = ocp.args.Composite(
+      state=ocp.args.StandardRestore(expected), data=grain.checkpoint.CheckpointRestore(data)
+    )
+    got = self._manager.restore(step, args=items)["state"]
+    trains = jax.tree.map(lambda x: x is not None, like.trainable, is_leaf=lambda x: x is None)
+    return TrainState(
+      step=got["step"],
+      trainable=jax.tree.map(lambda t, x: x if t else None, trains, got["params"]),
+      frozen=jax.tree.map(lambda t, x: None if t else x, trains, got["params"]),
+      opt=got["opt"],
+    )
+
+
+def _stored(state: TrainState) -> dict[str, Any]:
+  params = tree.merge(state.trainable, state.frozen)
+  return {"step": state.step, "params": params, "opt": state.opt}

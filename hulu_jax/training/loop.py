@@ -1,0 +1,145 @@
+"""The training loop.  Read `train` to know what a run does, in order."""
+
+from collections.abc import Callable, Mapping, Sequence
+import itertools
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+from ml_collections import ConfigDict
+
+from hulu_jax.core import sharding
+from hulu_jax.data import chat
+from hulu_jax.data import pipeline
+from hulu_jax.data import tokenizer as tokenizer_lib
+from hulu_jax.data.examples import Builder
+from hulu_jax.data.tokenizer import Tokenizer
+from hulu_jax.training import build as build_lib
+from hulu_jax.training import metrics as metrics_lib
+from hulu_jax.training.build import Program
+from hulu_jax.training.checkpoint import Checkpoints
+from hulu_jax.training.state import TrainState
+from hulu_jax.weights import checkpoint as stored
+from hulu_jax.weights import load as weights_load
+
+# Records of each dataset whose text a fresh tokenizer is trained on.
+_TOKENIZER_RECORDS = 500
+
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
+  """Runs `cfg` to its last step, resuming from `workdir` if it holds a checkpoint.
+
+  report: gets (step, scalars) every `cfg.report_every` steps, one step late.
+  """
+  program = build_lib.build(cfg)
+  mesh = sharding.make_mesh(cfg.mesh)
+  workdir.mkdir(parents=True, exist_ok=True)
+  datasets = pipeline.sources(cfg.data.mixture)
+  tokenizer = prepare_tokenizer(cfg, program, datasets, workdir)
+  data = _iterator(cfg, program, datasets, tokenizer, sharding.data_shards(mesh))
+  names = [entry["label"] for entry in cfg.data.mixture]
+  rows = sharding.batch_sharding(mesh)
+
+  with jax.set_mesh(mesh), Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints:
+    stored.write_description(workdir, program.config, program.policy)
+    state = _first_state(cfg, program, mesh, checkpoints, data)
+    step_fn = jax.jit(program.step, donate_argnames="state")
+
+    with metrics_lib.Writer(workdir) as writer:
+      def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
+        jax.block_until_ready(metrics)
+        if step % cfg.report_every == 0 or step == cfg.steps:
+          scalars = metrics_lib.scalars(metrics, names) | dict(info)
+          writer.write(step, scalars)
+          report(step, scalars)
+
+      pending = None
+      # Order matters: batch, step, report (of the step before), save.
+      for step in range(int(state.step) + 1, cfg.steps + 1):
+        packed = next(data)
+        state, metrics = step_fn(state, build_lib.to_global(packed.batch, rows))
+        if pending:
+          finish(*pending)  # one step late, so that the device never waits for the host
+        pending = (step, metrics, packed.info)
+        if step % cfg.checkpoint.every == 0 or step == cfg.steps:
+          checkpoints.save(step, state, data)
+      if pending:
+        finish(*pending)
+  return state
+
+
+def _first_state(
+  cfg: ConfigDict,
+  program: Program,
+  mesh: jax.sharding.Mesh,
+  checkpoints: Checkpoints,
+  data: grain.DatasetIterator,
+) -> TrainState:
+  """The newest checkpoint, else the weights of `cfg.init_from`, else a fresh draw."""
+  if checkpoints.latest is not None:
+    shapes = jax.eval_shape(program.init, jax.random.key(cfg.seed))
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=jax.NamedSharding(mesh, x.sharding.spec)
+      ),
+      shapes,
+    )
+    return checkpoints.restore(checkpoints.latest, like, data)
+  if cfg.init_from:
+    params = weights_load.load_params(Path(cfg.init_from), program.config, mesh)
+    return jax.jit(program.state)(params)
+  return jax.jit(program.init)(jax.random.key(cfg.seed))
+
+
+def _iterator(
+  cfg: ConfigDict,
+  program: Program,
+  datasets: Sequence[Any],
+  tokenizer: Tokenizer,
+  shard: tuple[int, int],
+) -> grain.DatasetIterator:
+  rows, rest = divmod(program.shape.rows, shard[1])
+  if rest:
+    raise ValueError(f"shape.rows = {program.shape.rows} does not divide over {shard[1]} loaders")
+  options = pipeline.Options(
+    lookahead=cfg.data.lookahead,
+    threads=cfg.data.threads,
+    prefetch=cfg.data.prefetch,
+    max_bad=cfg.data.max_bad,
+    seed=cfg.seed,
+  )
+
+  def make_builder(source: int) -> Builder:
+    root = Path(cfg.data.root)
+    return Builder(tokenizer=tokenizer, policy=program.policy, root=root, source=source)
+
+  shape = program.shape._replace(rows=rows)
+  return pipeline.train_iterator(datasets, cfg.data.mixture, make_builder, shape, shard, options)
+
+
+def prepare_tokenizer(
+  cfg: ConfigDict, program: Program, datasets: Sequence[Any], workdir: Path
+) -> Tokenizer:
+  """The run's own tokenizer, else `cfg.tokenizer`, else one trained on the datasets' text.
+
+  It is saved in `workdir`, so that every checkpoint carries it.
+
+  Raises:
+    ValueError: more ids than the model's vocabulary.
+  """
+  if tokenizer_lib.exists(workdir):
+    return tokenizer_lib.load(workdir)
+  vocab = program.config.decoder.vocab
+  if cfg.tokenizer:
+    tokenizer = tokenizer_lib.load(Path(cfg.tokenizer))
+  else:
+    records = (d[i] for d in datasets for i in range(min(len(d), _TOKENIZER_RECORDS)))
+    messages = itertools.chain.from_iterable(record["messages"] for record in records)
+    tokenizer = tokenizer_lib.train(itertools.chain.from_iterable(map(chat.texts, messages)), vocab)
+  if tokenizer.size > vocab:
+    raise ValueError(f"the tokenizer has {tokenizer.size} ids, {cfg.model} holds {vocab}")
+  tokenizer.save(workdir)
+  return tokenizer
