@@ -6,8 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 import sys
-from typing import Any
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table

@@ -5,7 +5,7 @@ import sys
 from hulu_jax.core import plugins
 
 _PACKAGE = "hulu_jax.cli"
-_NOTICE = (
+NOTICE = (
   "Research software, not a medical device, no clinical validation, "
   "not affiliated with the Hulu-Med authors."
 )
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
   """Runs one command; returns its exit code."""
   args = sys.argv[1:] if argv is None else argv
   if not args or args[0] in ("-h", "--help"):
-    print(f"usage: hulu COMMAND [--help]\n\ncommands: {', '.join(commands())}\n\n{_NOTICE}")
+    print(f"usage: hulu COMMAND [--help]\n\ncommands: {', '.join(commands())}\n\n{NOTICE}")
     return 0
   if args[0] not in commands():
     print(f"hulu: no command {args[0]!r}; there are: {', '.join(commands())}", file=sys.stderr)

@@ -43,6 +43,13 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
   return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 
+def one_device_mesh() -> jax.sharding.Mesh:
+  """A mesh of the first device alone, however many there are."""
+  explicit = (AxisType.Explicit,) * len(MESH_AXES)
+  first = jax.local_devices()[:1]
+  return jax.make_mesh((1,) * len(MESH_AXES), MESH_AXES, axis_types=explicit, devices=first)
+
+
 def abstract_mesh(shape: Mapping[str, int]) -> jax.sharding.AbstractMesh:
   """The same mesh without devices, for tracing at any size on any machine."""
   explicit = (AxisType.Explicit,) * len(MESH_AXES)
@@ -109,12 +116,17 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
   return jax.NamedSharding(mesh, _translate(("batch",)))
 
 
+def batch_ways(mesh: jax.sharding.Mesh) -> int:
+  """Into how many parts the rows of a batch are split."""
+  return math.prod(mesh.shape[name] for name in _tuple(RULES["batch"]))
+
+
 def data_shards(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   """(shard, shards) of the batch rows that this process loads.
 
   Derived from the batch sharding: where `tensor` spans hosts, several processes load the same rows.
   """
-  rows = math.prod(mesh.shape[name] for name in _tuple(RULES["batch"]))
+  rows = batch_ways(mesh)
   local = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
   starts = {index[0].indices(rows)[0] for index in local}
   first, count = min(starts), len(starts)

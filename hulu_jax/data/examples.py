@@ -27,12 +27,13 @@ _LABELS = ("timestamps", "time", "phase", "label")
 class Builder:
   """Turns records into examples; a pure function, safe to call from several threads.
 
-  root: where paths in records start, and may not leave.  source: number of the dataset.
+  root: where paths in records start, and may not leave; None takes them as they are, for a caller
+    who wrote them.  source: number of the dataset.
   """
 
   tokenizer: Tokenizer
   policy: Policy
-  root: Path
+  root: Path | None
   source: int = 0
 
   def __call__(self, record: Mapping[str, Any]) -> Example | BadRecord:
@@ -86,6 +87,8 @@ class Builder:
     return medium
 
   def _resolve(self, path: str) -> Path:
+    if self.root is None:
+      return Path(path)
     whole = (self.root / path).resolve()
     if not whole.is_relative_to(self.root.resolve()):
       raise BadRecord("missing", "a path that leaves the data root")

@@ -200,3 +200,14 @@ def _write_frames(
       first = (p.slot * groups[p.group].size + p.start) // visual.merge**2
       pooled += (offsets[p.group] + first + np.flatnonzero(keep)).tolist()
   return pooled
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+  """Batches of one shape, row after row."""
+
+  def join(parts: Sequence) -> np.ndarray | tuple[np.ndarray, ...]:
+    if isinstance(parts[0], tuple):
+      return tuple(join(group) for group in zip(*parts, strict=True))
+    return np.concatenate(parts)
+
+  return Batch(*(join(fields) for fields in zip(*batches, strict=True)))

@@ -89,12 +89,12 @@ def train_iterator(
 class _Pack(grain.IterDataset):
   """Packs a map dataset of examples into batches; see `_PackIterator` for its state."""
 
-  def __init__(self, parent: grain.MapDataset, shape: StepShape, options: Options):
+  def __init__(self, examples: grain.MapDataset, shape: StepShape, options: Options):
     super().__init__()
-    self._parent, self._shape, self._options = parent, shape, options
+    self._examples, self._shape, self._options = examples, shape, options
 
   def __iter__(self) -> "_PackIterator":
-    return _PackIterator(self._parent, self._shape, self._options)
+    return _PackIterator(self._examples, self._shape, self._options)
 
 
 class _PackIterator(grain.DatasetIterator):

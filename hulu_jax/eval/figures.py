@@ -2,11 +2,11 @@
 
 import json
 import os
-import tempfile
 from pathlib import Path
+import tempfile
 
-import numpy as np
 from matplotlib import figure
+import numpy as np
 
 # The smoothed line averages over this share of the run.
 SMOOTHING = 0.04

@@ -59,7 +59,7 @@ def _read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
   if reason is not None:
     raise BadRecord("format", f"{reason}; expected a picture, a cine loop or a volume")
   limits.check(*dicom_header.shape(dataset))
-  _check_modality(dicom_header.text(dataset, "Modality"), options)
+  _check_modality(dicom_header.modality(dataset), options)
   if dataset.get("SharedFunctionalGroupsSequence") or dataset.get(
     "PerFrameFunctionalGroupsSequence"
   ):
@@ -90,7 +90,7 @@ def _picture(path: Path, preset: str, options: Options) -> Media:
   return Media(
     kind="image",
     frames=crop.cut(frames, _box(dataset, options)),
-    modality=dicom_header.text(dataset, "Modality"),
+    modality=dicom_header.modality(dataset),
     spacing_mm=None if spacing is None else (0.0, float(spacing[0]), float(spacing[1])),
     window=window,
     notes=tuple(notes),
@@ -114,7 +114,7 @@ def _clip(path: Path, dataset: Dataset, preset: str, options: Options) -> Media:
   return Media(
     kind="video",
     frames=crop.cut(frames, _box(dataset, options)),
-    modality=dicom_header.text(dataset, "Modality"),
+    modality=dicom_header.modality(dataset),
     slices=tuple(int(k) for k in taken),
     fps=None if times is None else sampling.mean_fps(times),
     timestamps=None if times is None else tuple(round(float(times[k]), 6) for k in taken),
@@ -128,7 +128,7 @@ def _shade(stored, dataset: Dataset, preset: str, options: Options):
   The order is the standard's: slope and intercept, then the window, then MONOCHROME1 last.
   """
   notes = dicom_header.warnings(dataset, cropped=options.crop is not None)
-  modality = dicom_header.text(dataset, "Modality")
+  modality = dicom_header.modality(dataset)
   if stored.ndim == 4:
     if options.window is not None:
       raise BadRecord("options", "a window in HU on a colour picture")

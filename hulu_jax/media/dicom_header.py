@@ -1,6 +1,7 @@
 """Opens DICOM safely: what is refused, what is too large, and the pixels in modality units."""
 
 from pathlib import Path
+import re
 
 import numpy as np
 import pydicom
@@ -37,10 +38,10 @@ def header(path: Path, limits: Limits) -> Dataset:
 
 def why_not_picture(dataset: Dataset) -> str | None:
   """Why the object cannot be shown as a patient's picture, None if it can."""
-  modality = text(dataset, "Modality")
-  if modality in _NOT_PICTURES:
-    return f"a {modality} object"
-  if modality == "SM":
+  code = modality(dataset)
+  if code in _NOT_PICTURES:
+    return f"a {code} object"
+  if code == "SM":
     return "a whole-slide image (not read yet)"
   if "LOCALIZER" in [str(v) for v in dataset.get("ImageType") or ()]:
     return "a localizer"
@@ -57,9 +58,15 @@ def shape(dataset: Dataset) -> tuple[int, int, int]:
 
 
 def text(dataset: Dataset, keyword: str) -> str | None:
-  """A coded string of the header (never a name, an ID or a date), None if absent or empty."""
+  """A coded element of the header as a string, None if absent or empty; not for display."""
   value = dataset.get(keyword)
   return str(value) if value not in (None, "") else None
+
+
+def modality(dataset: Dataset) -> str | None:
+  """The Modality code; None if absent or not shaped like one, so that no free text gets out."""
+  value = text(dataset, "Modality") or ""
+  return value if re.fullmatch("[A-Z]{2,16}", value) else None
 
 
 def decode(path: Path, taken: np.ndarray) -> tuple[np.ndarray, Dataset]:
@@ -70,7 +77,8 @@ def decode(path: Path, taken: np.ndarray) -> tuple[np.ndarray, Dataset]:
   try:
     frames = np.stack(list(pixels.iter_pixels(dataset, indices=[int(k) for k in taken])))
   except (RuntimeError, NotImplementedError):
-    name = dataset.file_meta.TransferSyntaxUID.name
+    uid = pydicom.uid.UID(str(dataset.file_meta.TransferSyntaxUID))
+    name = uid.name if uid.is_transfer_syntax else "an unknown transfer syntax"
     raise BadRecord("format", f"pixels in {name} that no installed decoder reads") from None
   if text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
     frames = pixels.apply_color_lut(frames, dataset)
@@ -90,12 +98,10 @@ def rescale(frames: np.ndarray, slope: float | None, intercept: float | None) ->
   return frames.astype(np.float32) * np.float32(slope) + np.float32(intercept)
 
 
-def is_hounsfield(modality: str | None, source: Dataset) -> bool:
-  """True if `source`, which carries the rescale elements, maps stored values to HU."""
+def is_hounsfield(code: str | None, source: Dataset) -> bool:
+  """True if modality `code` and `source`, which carries the rescale elements, give HU."""
   declared = text(source, "RescaleType")
-  return (
-    modality == "CT" and source.get("RescaleIntercept") is not None and declared in (None, "HU")
-  )
+  return code == "CT" and source.get("RescaleIntercept") is not None and declared in (None, "HU")
 
 
 def own_window(source: Dataset) -> tuple[float, float] | None:
@@ -132,6 +138,6 @@ def warnings(dataset: Dataset, cropped: bool) -> list[str]:
   """What a user must know before such pixels leave the house."""
   if text(dataset, "BurnedInAnnotation") == "YES":
     return ["the file says that text is burned into its pixels"]
-  if not cropped and text(dataset, "Modality") in _OFTEN_ANNOTATED:
+  if not cropped and modality(dataset) in _OFTEN_ANNOTATED:
     return ["this kind of picture often carries burned-in text: look before sharing it"]
   return []

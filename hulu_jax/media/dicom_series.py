@@ -138,7 +138,7 @@ def voxels(
   values: np.ndarray, affine: np.ndarray, dataset: Dataset, scale: Dataset, notes: tuple[str, ...]
 ) -> Voxels:
   """values: [row, column, slice] in modality units; scale: carries rescale type and window."""
-  modality = dicom_header.text(dataset, "Modality")
+  modality = dicom_header.modality(dataset)
   normal = np.cross(affine[:3, 0], affine[:3, 1])
   return Voxels(
     values=values,

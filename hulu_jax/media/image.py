@@ -1,6 +1,9 @@
 """PNG, JPEG, WebP and TIFF pictures, one per file."""
 
+from collections.abc import Iterator
+import contextlib
 from pathlib import Path
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -27,7 +30,7 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
   # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ... on damaged files;
   # their messages quote paths, so the cause is not chained.
   try:
-    with Image.open(path, formats=FORMATS) as picture:
+    with _refuse_bombs(limits), Image.open(path, formats=FORMATS) as picture:
       limits.check(1, picture.height, picture.width)
       if _has_second_page(picture):
         raise BadRecord("format", "several pages or frames in a picture file; expected one")
@@ -39,6 +42,18 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
     raise BadRecord("format", f"a damaged picture ({type(error).__name__})") from None
   frames = crop.cut(pixels[None], box)
   return Media("image", frames, modality=options.modality, notes=tuple(notes))
+
+
+@contextlib.contextmanager
+def _refuse_bombs(limits: Limits) -> Iterator[None]:
+  """Pillow warns of, then refuses, sizes near and beyond its own cap before ours is asked."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+      yield
+    except Image.DecompressionBombError:
+      most = f"{limits.max_pixels:,}"
+      raise BadRecord("limit", f"a picture beyond the limit of {most} pixels") from None
 
 
 def _has_second_page(picture: Image.Image) -> bool:

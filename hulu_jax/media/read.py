@@ -78,7 +78,7 @@ def _kind(path: Path, limits: Limits) -> str:
     with open(path, "rb") as file:
       head = file.read(540)
   except OSError as error:
-    raise BadRecord("missing", f"the file cannot be opened ({type(error).__name__})") from error
+    raise BadRecord("missing", f"the file cannot be opened ({type(error).__name__})") from None
   if size == 0:
     raise BadRecord("empty", "a file of 0 bytes")
   limits.check_bytes(size)

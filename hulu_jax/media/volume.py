@@ -1,7 +1,6 @@
 """Voxels with an affine to display frames: plane, orientation, intensity, slices."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import itertools

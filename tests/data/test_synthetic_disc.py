@@ -1,8 +1,8 @@
 """The quick start's data: what a label says is what the picture shows, and the splits are apart."""
 
+from concurrent import futures
 import itertools
 import time
-from concurrent import futures
 
 import numpy as np
 import pytest

@@ -2,8 +2,8 @@
 
 import json
 
-import pytest
 from PIL import Image
+import pytest
 
 from hulu_jax.eval import figures
 

@@ -1,8 +1,8 @@
-"""Renders crops of real pictures, volumes and clips once, as the grounds on which discs are drawn."""
+"""Renders crops of real pictures, volumes and clips once, as grounds to draw discs on."""
 
+from collections.abc import Callable
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def names(split: str, *kinds: str) -> list[str]:
 
 
 def pictures(split: str, count: int, seed: int) -> np.ndarray:
-  """uint8 [count, 112, 112], read-only: crops of a split's pictures, cine frames and volume slices."""
+  """uint8 [count, 112, 112], read-only: crops of a split's pictures, cines and volumes."""
   draws: list[Draw] = [functools.partial(_still, stack) for stack in _load(split, "image", "video")]
   draws += [functools.partial(_slice, _planes(stack)) for stack in _load(split, "volume")]
   if split == "train":
@@ -60,7 +60,7 @@ def pictures(split: str, count: int, seed: int) -> np.ndarray:
 # The sources of volumes and of videos train on the same clips.
 @functools.lru_cache(maxsize=1)
 def clips(split: str, medium: str, count: int, seed: int) -> np.ndarray:
-  """uint8 [count, 6, 56, 56], read-only: of a split's "volume"s (sweeps) or "video"s (stretches)."""
+  """uint8 [count, 6, 56, 56], read-only: sweeps through "volume"s or parts of "video"s."""
   if medium == "video":
     draws: list[Draw] = [functools.partial(_stretch, stack) for stack in _load(split, "video")]
   else:
@@ -91,7 +91,7 @@ def _averaged(frames: np.ndarray) -> np.ndarray:
 
 
 def _stretched(frames: np.ndarray) -> np.ndarray:
-  """uint8 frames with their grey levels stretched between _BLACK and _WHITE, as a dim cine needs."""
+  """uint8 frames, their grey levels stretched between _BLACK and _WHITE: a cine is dim."""
   share = np.cumsum(np.bincount(frames.ravel(), minlength=256)) / frames.size * 100
   black, white = np.searchsorted(share, (_BLACK, _WHITE))
   curve = (np.arange(256) - black) / max(1, white - black)
@@ -115,16 +115,17 @@ def _contrasty(rng: np.random.Generator, draw: Draw) -> np.ndarray:
 
 
 def _texture(side: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-  """uint8 [frames, side, side]: a streaky cloud that drifts into another one from frame to frame;
-  half of the time cut into flat regions, as tissue is, else dim with bright spots, as ultrasound is."""
+  """uint8 [frames, side, side]: a streaky cloud that drifts into another from frame to frame.
+
+  Half are cut into flat regions, as tissue is; half are dim with bright spots, as ultrasound is.
+  """
   regions = rng.random() < 0.5
   turn, streak = rng.uniform(0, np.pi), np.exp(rng.uniform(0, 1))
   rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
   along = (rows * np.cos(turn) + columns * np.sin(turn)) * streak
   across = (columns * np.cos(turn) - rows * np.sin(turn)) / streak
-  falloff = np.maximum(np.hypot(along, across), 1 / side) ** rng.uniform(
-    1.4 if regions else 0.8, 2.2
-  )
+  steepness = rng.uniform(1.4 if regions else 0.8, 2.2)
+  falloff = np.maximum(np.hypot(along, across), 1 / side) ** steepness
   ends = np.fft.rfft2(rng.standard_normal((2, side, side))) / falloff
   drift = np.linspace(0, rng.uniform(0, np.pi / 2), frames)[:, None, None]
   clouds = np.fft.irfft2(np.cos(drift) * ends[0] + np.sin(drift) * ends[1], s=(side, side))
@@ -151,8 +152,9 @@ def _slice(planes: list[Stack], rng: np.random.Generator) -> np.ndarray:
 
 def _sweep(planes: list[Stack], rng: np.random.Generator) -> np.ndarray:
   stack = planes[rng.integers(3)]
-  ends = [rng.uniform(*_STARTS), rng.uniform(*_STOPS)]
-  shares = np.linspace(*rng.permutation(ends), CLIP_FRAMES)
+  shares = np.linspace(rng.uniform(*_STARTS), rng.uniform(*_STOPS), CLIP_FRAMES)
+  if rng.random() < 0.5:
+    shares = shares[::-1]
   frames = stack.frames[[_at(stack, share) for share in shares]]
   return _crop(rng, frames, stack.spacing_mm[1:], CLIP_SIDE)
 
@@ -169,12 +171,11 @@ def _at(stack: Stack, share: float) -> int:
 
 def _planes(stack: Stack) -> list[Stack]:
   """The same volume as stacks along each of its axes."""
+  frames, (between, row, column) = stack.frames, stack.spacing_mm
   return [
-    Stack(
-      np.moveaxis(stack.frames, axis, 0),
-      (stack.spacing_mm[axis], *(mm for k, mm in enumerate(stack.spacing_mm) if k != axis)),
-    )
-    for axis in range(3)
+    stack,
+    Stack(np.moveaxis(frames, 1, 0), (row, between, column)),
+    Stack(np.moveaxis(frames, 2, 0), (column, between, row)),
   ]
 
 

@@ -19,7 +19,7 @@ _BANK = 1 << 17
 
 @dataclasses.dataclass(frozen=True)
 class Disc:
-  """One disc: centre and radius in pixels (pixel k spans k..k+1), contrast in -1..1 of full scale."""
+  """Centre and radius in pixels (pixel k spans k..k+1); contrast in -1..1 of full scale."""
 
   y: float
   x: float
@@ -28,7 +28,7 @@ class Disc:
 
 
 class Noise:
-  """Standard normal fields cut out of one bank, because drawing fresh ones is most of a record's cost."""
+  """Standard normal fields cut out of one bank: fresh ones would be most of a record's cost."""
 
   def __init__(self, seed: int):
     self._bank = np.random.default_rng(seed).standard_normal(_BANK, dtype=np.float32)
@@ -41,7 +41,7 @@ class Noise:
 
 
 def faded(ground: np.ndarray, ease: float) -> np.ndarray:
-  """Pulls uint8 frames [..., H, W] towards their mean: ease 1 leaves a flat grey, ease 0 all of it."""
+  """Pulls uint8 frames [..., H, W] towards their mean: ease 1 leaves flat grey, 0 all of them."""
   frames = ground.astype(np.float32)
   frames *= np.float32((1 - ease) / 255)
   frames += np.float32(ease * ground.mean() / 255)
@@ -80,5 +80,5 @@ def finish(frames: np.ndarray, noise: np.ndarray, strength: float) -> np.ndarray
 
 
 def _span(centre: float, radius: float, size: int) -> tuple[int, int]:
-  """The pixels that a disc with a soft edge of one pixel touches along one axis, inside the frame."""
+  """The pixels along one axis that a disc with its soft edge touches, inside the frame."""
   return max(0, int(centre - radius - 1)), min(size, int(centre + radius + 2))

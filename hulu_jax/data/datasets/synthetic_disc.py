@@ -1,5 +1,5 @@
-"""The quick start's questions: where is a synthetic disc in a real picture, volume or clip, and short
-rules over given text.  Checks the wiring, not clinical ability.
+"""The quick start's questions: where a synthetic disc is in a real picture, volume or clip, and
+short rules over given text.  Checks the wiring, not clinical ability.
 
 In training a medium is followed by several questions, about the row or the first frame too: one
 answer a medium teaches a small model too slowly.  In the test split each record asks one scored
@@ -33,13 +33,13 @@ HELD_OUT_PAIRS = (
 
 _SIDES = ("left", "right")
 _THIRDS = ("first", "middle", "last")
-# How many findings a text lists, the harder the later in training.  Even counts have as many left as
-# right ones, so that no count of words answers.
-_COUNTS_BY_EASE = ((0.75, (1,)), (0.35, (1, 2)), (0.0, (2, 2, 4)))
+# How many findings a text lists, the harder the later in training.  Even counts have as many left
+# as right ones, so that no count of words answers.
+_COUNTS_BY_EASE = ((0.875, (1,)), (0.675, (1, 2)), (0.5, (2, 2, 4)))
 _COUNTS = (2, 4)
 
-# Smallest and largest radius and contrast of a disc at full difficulty.  While easy the smallest ones
-# grow by the last number.  A picture's cell is one 14-pixel patch.
+# Smallest and largest radius and contrast of a disc at full difficulty; while easy the smallest
+# grows by up to the last number.  A picture's rows and columns are its 14-pixel patches.
 _RADII_2D, _RADII_CLIP, _CONTRASTS = (12, 18, 3), (8, 12, 2), (0.5, 0.8, 0.1)
 _CELL = 14
 # Distance of a disc's centre from the picture's middle lines, so that its quadrant is plain.
@@ -71,14 +71,17 @@ class Source:
     self._key = (seed, KINDS.index(kind), SPLITS.index(split))
     rng = np.random.default_rng(self._key)
     self._noise = _discs.Noise(seed)
-    self._dealt = _deal(rng, size, len(TASKS[kind]), 12)
-    self._present = _deal(rng, size, len(TASKS[kind]), 3 if split == "train" else 2) > 0
+    tasks = len(TASKS[kind]) if split == "test" else 1
+    # 12 options are a multiple of 2 sides, 3 thirds and 4 quadrants.  In training two pictures in
+    # three have a disc: those without teach nothing about where it is.
+    self._dealt = _deal(rng, size, tasks, 12)
+    self._present = _deal(rng, size, tasks, 2 if split == "test" else 3) > 0
     if kind == "text":
       self._subsets = _subsets(split)
     elif kind == "2D":
       self._grounds = _backgrounds.pictures(split, pool, seed)
     else:
-      # The one cine is held out: sweeps through the training volumes, shown as clips, stand in for it.
+      # The one cine is held out; sweeps through the training volumes, shown as clips, stand in.
       medium = "video" if (kind, split) == ("video", "test") else "volume"
       self._grounds = _backgrounds.clips(split, medium, pool, seed)
 
@@ -178,7 +181,7 @@ def _check(kind: str, split: str, size: int, pool: int, fade: float) -> None:
 
 
 def _deal(rng: np.random.Generator, size: int, tasks: int, options: int) -> np.ndarray:
-  """int64 [size]: for each of `tasks` interleaved tasks every option equally often, in random order."""
+  """int64 [size]: for each of `tasks` interleaved tasks all options equally often, shuffled."""
   hands = rng.permutation(np.arange(-(-size // tasks)) % options)
   return np.repeat(hands, tasks)[:size]
 
@@ -198,7 +201,9 @@ def _subsets(split: str) -> dict[int, list[tuple[int, ...]]]:
   return chosen
 
 
-def _disc(rng, ease: float, y: float, x: float, radii: tuple[int, int, int]) -> _discs.Disc:
+def _disc(
+  rng: np.random.Generator, ease: float, y: float, x: float, radii: tuple[int, int, int]
+) -> _discs.Disc:
   radius = rng.uniform(radii[0] + radii[2] * ease, radii[1])
   contrast = rng.uniform(_CONTRASTS[0] + _CONTRASTS[2] * ease, _CONTRASTS[1])
   return _discs.Disc(y, x, radius, contrast if rng.random() < 0.5 else -contrast)

@@ -1,8 +1,7 @@
-"""Scores the quick start on its held-out files, beside what guessing without the right picture scores."""
+"""Scores the quick start on held-out files, beside what guessing without the picture scores."""
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,8 @@ CONTROLS = ("majority", "blank", "other_image")
 _POOL = 300
 _BLANK = 128
 _EXAMPLES = 3
+# Answers are one or two words; byte by byte the longest is 11.
+NEW_TOKENS = 8
 
 
 def run(generate: Generate, *, seed: int, n: int) -> dict[str, Any]:
@@ -49,9 +50,9 @@ def run(generate: Generate, *, seed: int, n: int) -> dict[str, Any]:
 
   Returns:
     {"note", "split", "seed", "n", "kinds", "tasks", "examples"}.  `kinds` and `tasks` map names to
-    {"n", "accuracy", "low", "high"} with 95 % Wilson bounds and, under each of CONTROLS, the same four
-    for a control (None where it does not apply).  `examples` are rows (kind, question, expected,
-    answered).
+    {"n", "accuracy", "low", "high"} with 95 % Wilson bounds and, under each of CONTROLS, the same
+    four for a control (None where it does not apply).  `examples` are rows (kind, question,
+    expected, answered).
   """
   kinds, tasks, examples = {}, {}, []
   for kind in synthetic_disc.KINDS:

@@ -1,0 +1,196 @@
+"""What `import hulu_jax` offers: `load` a model by folder or preset, ask it, look at its logits."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hulu_jax.core import params as P
+from hulu_jax.core import sharding
+from hulu_jax.data import chat
+from hulu_jax.data import tokenizer as tokenizer_lib
+from hulu_jax.data import vision
+from hulu_jax.data.datasets import synthetic_disc
+from hulu_jax.data.examples import Builder
+from hulu_jax.data.schema import Batch
+from hulu_jax.data.schema import Example
+from hulu_jax.data.tokenizer import Tokenizer
+from hulu_jax.data.vision import Policy
+from hulu_jax.inference import generate as generate_lib
+from hulu_jax.inference import prompts as prompts_lib
+from hulu_jax.inference.sample import Sampling
+from hulu_jax.models import hulu
+from hulu_jax.models import presets
+from hulu_jax.models.config import HuluConfig
+from hulu_jax.models.scan import Compute
+from hulu_jax.weights import checkpoint
+from hulu_jax.weights import load as weights_load
+
+Messages = Sequence[Mapping[str, Any]]
+
+_QWEN_VOCAB = 151643  # entries of Qwen's own vocabulary, before special tokens
+
+
+class Logits(np.ndarray):
+  """float32 [batch, length, vocab], with `.tokens` int32 [batch, length] and `.lengths` beside it."""
+
+  tokens: np.ndarray
+  lengths: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A loaded model and where it runs.  tokenizer: None where none was found."""
+
+  params: P.Params
+  config: HuluConfig
+  policy: Policy
+  tokenizer: Tokenizer | None
+  compute: Compute
+  mesh: jax.sharding.Mesh
+
+  def generate(
+    self,
+    conversations: Sequence[Messages],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+  ) -> list[str]:
+    """One answer per conversation; they may differ in length and in media.
+
+    conversations: each a list of {"role", "content"}; content is a string or a list of items as in
+    the record format, media by `path` or as `frames` (uint8 [T, H, W, 1 or 3]).
+
+    Raises:
+      BadRecord: a medium that cannot be read, or messages that are not a conversation.
+      ValueError: longer than the model's positions.
+    """
+    prompts = self._examples(conversations, generate=True)
+    longest = max(len(p.tokens) for p in prompts) + max_new_tokens
+    self._check_length(longest)
+    batch, merges = self._batch(prompts)
+    with jax.set_mesh(self.mesh):
+      answers = generate_lib.generate(
+        self.params,
+        batch,
+        jax.random.key(seed),
+        merges=merges,
+        c=self.config,
+        compute=self.compute,
+        eos=self._tokenizer().eos,
+        new_tokens=max_new_tokens,
+        sampling=Sampling(temperature=temperature, top_p=top_p),
+      )
+    return [self._text(row) for row in np.asarray(answers)[: len(prompts)]]
+
+  def logits(self, conversations: Sequence[Messages]) -> Logits:
+    """Scores of every next token of whole conversations; raises as `generate`."""
+    examples = self._examples(conversations, generate=False)
+    self._check_length(max(len(e.tokens) for e in examples))
+    batch, merges = self._batch(examples)
+    with jax.set_mesh(self.mesh):
+      found = _logits(self.params, batch, merges=merges, c=self.config, compute=self.compute)
+    lengths = np.array([len(e.tokens) for e in examples])
+    here = np.s_[: len(examples), : lengths.max()]
+    out = np.asarray(found)[here].view(Logits)
+    out.tokens, out.lengths = np.asarray(batch.tokens)[here], lengths
+    return out
+
+  def _examples(self, conversations: Sequence[Messages], *, generate: bool) -> list[Example]:
+    if not conversations or isinstance(conversations[0], Mapping):
+      raise ValueError("expected a list of conversations, each a list of messages")
+    builder = Builder(tokenizer=self._tokenizer(), policy=self.policy, root=None)
+    return [builder.build(c, str(i), generate=generate) for i, c in enumerate(conversations)]
+
+  def _batch(self, examples: Sequence[Example]) -> tuple[Batch, tuple[int, ...]]:
+    ways = sharding.batch_ways(self.mesh)
+    rows = -(-len(examples) // ways) * ways
+    batch, shape = prompts_lib.to_batch(examples, rows)
+    merges = tuple(g.merge for g in shape.groups)
+    return jax.device_put(batch, sharding.batch_sharding(self.mesh)), merges
+
+  def _check_length(self, longest: int) -> None:
+    most = self.config.decoder.max_positions
+    if longest > most:
+      raise ValueError(f"{longest} positions are needed, the model holds {most}")
+
+  def _tokenizer(self) -> Tokenizer:
+    if self.tokenizer is None:
+      raise ValueError("the model came without a tokenizer; give load(..., tokenizer=PATH)")
+    return self.tokenizer
+
+  def _text(self, ids: np.ndarray) -> str:
+    ends = np.flatnonzero(np.isin(ids, self._tokenizer().eos))
+    return self._tokenizer().decode(ids[: ends[0]] if len(ends) else ids)
+
+
+@functools.partial(jax.jit, static_argnames=("merges", "c", "compute"))
+def _logits(
+  w: P.Params, batch: Batch, *, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
+  return hulu.logits(w, batch, merges, c, compute)
+
+
+def load(
+  source: str | Path,
+  *,
+  tokenizer: str | Path | None = None,
+  dtype: str = "float32",
+  mesh: Mapping[str, int] | None = None,
+  seed: int = 0,
+) -> Model:
+  """Loads a run folder of `hulu train`, a Hugging Face folder, or a preset with random weights.
+
+  tokenizer: file or folder; needed where the source has none.  dtype: of parameters of a Hugging
+  Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device.  seed:
+  of a preset's weights.
+
+  Raises:
+    FileNotFoundError: neither a folder of these kinds nor a preset.
+    ValueError: weights that do not fit the architecture; all of them are listed.
+  """
+  path = Path(source)
+  where = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)
+  policy = vision.HULUMED
+  if checkpoint.is_run(path):
+    config, policy = checkpoint.read_description(path)
+    params = checkpoint.load_params(path, hulu.specs(config), where)
+  elif (path / "config.json").is_file():
+    config = weights_load.read_config(path)
+    params = weights_load.load_params(path, config, where, jnp.dtype(dtype))
+  elif str(source) in presets.PRESETS:
+    config = presets.get(str(source))
+    with jax.set_mesh(where):
+      params = jax.jit(lambda key: P.initialize(key, hulu.specs(config)))(jax.random.key(seed))
+  else:
+    raise FileNotFoundError(
+      f"{source}: no run folder (model.json), no Hugging Face folder (config.json), and no preset; "
+      f"presets are {', '.join(presets.PRESETS)}"
+    )
+  compute = Compute(dtype=jnp.dtype(dtype), vision_remat="none", decoder_remat="none")
+  words = _find_tokenizer(path, None if tokenizer is None else Path(tokenizer), config)
+  return Model(params, config, policy, words, compute, where)
+
+
+def _find_tokenizer(source: Path, given: Path | None, config: HuluConfig) -> Tokenizer | None:
+  """The given one, else the source's own, else (a preset too small for Qwen's) a fresh one."""
+  if given is not None:
+    found = tokenizer_lib.load(given)
+  elif tokenizer_lib.exists(source):
+    found = tokenizer_lib.load(source)
+  elif not source.is_dir() and config.decoder.vocab < _QWEN_VOCAB:
+    texts = synthetic_disc.Source(kind="text", split="train", seed=0, size=500, pool=0, fade=0.0)
+    messages = (m for i in range(len(texts)) for m in texts[i]["messages"])
+    found = tokenizer_lib.train((t for m in messages for t in chat.texts(m)), config.decoder.vocab)
+  else:
+    return None
+  if found.size > config.decoder.vocab:
+    raise ValueError(f"the tokenizer has {found.size} ids, the model {config.decoder.vocab}")
+  return found

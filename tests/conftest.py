@@ -1,0 +1,82 @@
+"""What every test stands on: eight emulated CPU devices, small meshes, a small tokenizer."""
+
+import os
+from pathlib import Path
+
+from absl import flags
+import jax
+import pytest
+
+import hulu_jax
+from hulu_jax.core import sharding
+from hulu_jax.data import tokenizer as tokenizer_lib
+from hulu_jax.data.compression import Compression
+from hulu_jax.data.examples import Builder
+from hulu_jax.data.vision import Policy
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+# Importing the package must be enough: with a small thread pool collectives over eight devices hang.
+assert int(os.environ["NPROC"]) >= 16, hulu_jax
+
+if not flags.FLAGS.is_parsed():
+  flags.FLAGS.mark_as_parsed()
+
+ROOT = Path(__file__).parents[1]
+# Enough text for a vocabulary with merges, digits and non-ASCII letters.
+CORPUS = [
+  "Is there a pleural effusion? No. The heart size is normal, the lungs are clear.",
+  "Describe the picture.\nA round opacity of 12.5 mm in the right upper lobe.",
+  "Gibt es eine Fraktur? Ja, größer als 3 mm.",
+  "which third of the volume holds the disc ? the middle third",
+] * 8
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+  """The repository."""
+  return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+  """The folder of real data beside the repository."""
+  path = ROOT.parent / "shared" / "data"
+  if not path.is_dir():
+    pytest.skip(f"no {path}: the real files of the shared data folder are not on this machine")
+  return path
+
+
+@pytest.fixture(scope="session")
+def mesh_of_one() -> jax.sharding.Mesh:
+  """One device under the same explicit axes as any other mesh."""
+  explicit = (jax.sharding.AxisType.Explicit,) * len(sharding.MESH_AXES)
+  return jax.make_mesh(
+    (1, 1, 1), sharding.MESH_AXES, axis_types=explicit, devices=jax.devices()[:1]
+  )
+
+
+@pytest.fixture(scope="session")
+def mesh_2x2x2() -> jax.sharding.Mesh:
+  """Two ways of everything: the smallest mesh on which every kind of collective appears."""
+  return sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> tokenizer_lib.Tokenizer:
+  """A SentencePiece model of at most 400 ids, as the tiny preset trains one."""
+  return tokenizer_lib.train(CORPUS, 400)
+
+
+@pytest.fixture(scope="session")
+def builder(tokenizer, tmp_path_factory) -> Builder:
+  """Records to examples of a few dozen tokens; volumes and clips lose what hardly changes."""
+  policy = Policy(
+    patch=14,
+    min_tokens=1,
+    max_tokens=48,
+    merge={"image": 1, "volume": 2, "video": 2},
+    preset="radiology",
+    compression=Compression(mode="fixed", grey=12.0),
+  )
+  return Builder(tokenizer=tokenizer, policy=policy, root=tmp_path_factory.mktemp("records"))

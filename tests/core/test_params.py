@@ -1,0 +1,155 @@
+"""Parameters: what a fresh one looks like, where it is born, and that neither depends on the mesh."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hulu_jax.core import params as P
+from hulu_jax.core import sharding
+from hulu_jax.core import tree
+from hulu_jax.models import hulu
+from hulu_jax.models import presets
+
+DRAWS = 40_000
+# Which dimensions of a weight its matmul contracts, counted without the layer axis.  Written from
+# the reference's torch modules (Linear, Conv2d), not from the einsums of the model.
+CONTRACTED = {
+  "vision/patch/kernel": (0,),
+  "vision/layers/q": (0,),
+  "vision/layers/k": (0,),
+  "vision/layers/v": (0,),
+  "vision/layers/o": (0, 1),
+  "vision/layers/up": (0,),
+  "vision/layers/down": (0,),
+  "projector/up": (0,),
+  "projector/down": (0,),
+  "decoder/layers/q": (0,),
+  "decoder/layers/k": (0,),
+  "decoder/layers/v": (0,),
+  "decoder/layers/o": (0, 1),
+  "decoder/layers/gate": (0,),
+  "decoder/layers/up": (0,),
+  "decoder/layers/down": (0,),
+  "decoder/head": (1,),
+}
+TINY_BIASES = ("vision/layers/up_bias", "vision/layers/down_bias")
+
+
+def expected(name: str, shape: tuple[int, ...], embed_std: float) -> tuple[float, float]:
+  """(mean, standard deviation) of a fresh parameter, from its shape without the layer axis."""
+  if name in CONTRACTED:
+    inputs = math.prod(shape[i] for i in CONTRACTED[name])
+    outputs = math.prod(shape) // inputs
+    # torch's xavier_uniform_: variance 2 / (in + out); everything else: variance 1 / in.
+    if name.startswith("vision/layers"):
+      return 0.0, math.sqrt(2 / (inputs + outputs))
+    return 0.0, inputs**-0.5
+  if name == "decoder/embed":
+    return 0.0, embed_std
+  if name in TINY_BIASES:
+    return 0.0, 1e-6
+  return (0.0 if name.endswith("bias") else 1.0), 0.0
+
+
+def cases():
+  for preset, config in presets.PRESETS.items():
+    for path, spec in jax.tree.leaves_with_path(hulu.specs(config)):
+      name = tree.path_name(path)
+      stacked = spec.axes[0] == "layer"
+      shape = spec.shape[1:] if stacked else spec.shape
+      yield preset, name, spec, expected(name, shape, config.decoder.embed_std)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_every_initializer_has_its_standard_deviation(preset):
+  """At every preset's full width: an initializer's spread does not depend on the shape drawn."""
+  for name, spec, (mean, std) in (case[1:] for case in cases() if case[0] == preset):
+    draw = np.asarray(spec.init(jax.random.key(1), (DRAWS,), jnp.float32, None), np.float64)
+    # Five standard errors of a mean and, for a normal, of a standard deviation.
+    assert abs(draw.mean() - mean) <= 5 * std / DRAWS**0.5, name
+    assert abs(draw.std() - std) <= 5 * std / (2 * DRAWS) ** 0.5, name
+
+
+def test_whole_trees_are_drawn_with_these_deviations():
+  specs = hulu.specs(presets.TINY)
+  params = jax.jit(lambda key: P.initialize(key, specs))(jax.random.key(0))
+  for (path, value), (_, name, _, (mean, std)) in zip(
+    jax.tree.leaves_with_path(params), (c for c in cases() if c[0] == "tiny"), strict=True
+  ):
+    assert tree.path_name(path) == name
+    assert abs(np.mean(value) - mean) <= 5 * std / value.size**0.5, name
+    assert abs(np.std(value) - std) <= 5 * std / (2 * value.size) ** 0.5, name
+  layers = np.asarray(params["decoder"]["layers"]["q"])
+  assert not np.allclose(layers[0], layers[1]), "layers start different"
+  assert not np.allclose(params["decoder"]["layers"]["k"], params["decoder"]["layers"]["v"])
+
+
+def test_a_draw_is_the_same_with_and_without_a_mesh_and_beside_others(mesh_2x2x2):
+  specs = hulu.specs(presets.TINY)
+
+  def draw(key):
+    return P.initialize(key, specs)
+
+  alone = jax.jit(draw)(jax.random.key(3))
+  with jax.set_mesh(mesh_2x2x2):
+    sharded = jax.jit(draw)(jax.random.key(3))
+  jax.tree.map(np.testing.assert_array_equal, alone, jax.device_get(sharded))
+  more = {**specs, "another": P.ParamSpec((3,), (None,), P.normal(1.0))}
+  grown = P.initialize(jax.random.key(3), {"decoder": {"head": specs["decoder"]["head"]}, **more})
+  np.testing.assert_array_equal(grown["projector"]["up"], alone["projector"]["up"])
+  other = jax.jit(draw)(jax.random.key(4))
+  assert not np.allclose(alone["projector"]["up"], other["projector"]["up"])
+
+
+def test_parameters_are_born_with_their_shardings(mesh_2x2x2):
+  specs = hulu.specs(presets.TINY)
+  with jax.set_mesh(mesh_2x2x2):
+    params = jax.jit(lambda key: P.initialize(key, specs))(jax.random.key(0))
+  want = P.abstract(specs, mesh_2x2x2)
+  for (path, value), like in zip(
+    jax.tree.leaves_with_path(params), jax.tree.leaves(want), strict=True
+  ):
+    assert value.sharding.is_equivalent_to(like.sharding, value.ndim), tree.path_name(path)
+    assert (value.shape, value.dtype) == (like.shape, like.dtype)
+  gate = params["decoder"]["layers"]["gate"]
+  layers, embed, mlp = gate.shape
+  assert gate.sharding.shard_shape(gate.shape) == (layers, embed // 2, mlp // 2)
+
+
+@pytest.mark.parametrize(
+  ("init", "axes"),
+  [
+    (P.normal(0.02), ("embed", "mlp")),
+    (P.xavier(1024, 512), ("embed", "mlp")),
+    (P.constant(1.0), ("embed", "mlp")),
+    (P.lecun(1024), ("vocab", "embed")),
+  ],
+)
+def test_no_device_ever_draws_a_whole_leaf(init, axes):
+  """Drawing first and resharding after would hold a whole leaf's random bits on every device."""
+  mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2})
+  spec = P.ParamSpec((1024, 512), axes, init)
+  with jax.set_mesh(mesh):
+    compiled = (
+      jax.jit(lambda key: P.initialize(key, {"w": spec})).lower(jax.random.key(0)).compile()
+    )
+  memory = compiled.memory_analysis()
+  leaf = 4 * math.prod(spec.shape)
+  assert memory.output_size_in_bytes <= leaf // 8 + 64
+  # A normal draw holds its bits, their float and the result: three shards, not one whole leaf.
+  assert memory.temp_size_in_bytes <= 4 * leaf // 8
+
+
+def test_stack_adds_a_layer_axis_and_count_counts():
+  spec = P.ParamSpec((3, 5), ("embed", None), P.normal(1.0))
+  stacked = P.stack({"a": spec}, 7)["a"]
+  assert (stacked.shape, stacked.axes, stacked.init) == ((7, 3, 5), ("layer", *spec.axes), spec.init)
+  assert P.count({"a": spec, "b": {"c": stacked}}) == 15 + 105
+
+
+def test_a_spec_whose_axes_do_not_fit_its_shape_is_refused():
+  with pytest.raises(ValueError, match="differ in length"):
+    P.ParamSpec((3, 5), ("embed",), P.normal(1.0))

@@ -1,0 +1,56 @@
+"""The rules table: what an axis becomes on a mesh, and what a wrong one says."""
+
+import jax
+import pytest
+
+from hulu_jax.core import params as P
+from hulu_jax.core import sharding
+from hulu_jax.models import hulu
+from hulu_jax.models import presets
+
+
+def test_without_a_mesh_nothing_is_sharded():
+  assert sharding.spec(("batch", "seq", "act_embed")) is None
+
+
+def test_axes_become_the_mesh_axes_of_the_table(mesh_2x2x2):
+  with jax.set_mesh(mesh_2x2x2):
+    assert sharding.spec(("batch", "seq", "heads", None)) == jax.P(
+      ("data", "fsdp"), None, "tensor", None
+    )
+
+
+def test_a_mesh_axis_is_claimed_once(mesh_2x2x2):
+  with jax.set_mesh(mesh_2x2x2):
+    with pytest.raises(ValueError, match="used twice"):
+      sharding.spec(("heads", "mlp"))
+    with pytest.raises(KeyError, match="no_such_axis"):
+      sharding.spec(("no_such_axis",))
+
+
+def test_an_uneven_split_names_the_parameter(mesh_2x2x2):
+  specs = {"decoder": {"layers": {"q": P.ParamSpec((6, 7), ("embed", "heads"), P.normal(1.0))}}}
+  with pytest.raises(ValueError, match="decoder/layers/q: heads = 7 .*tensor.*2 ways"):
+    sharding.shardings(specs, mesh_2x2x2)
+
+
+def test_the_7b_preset_takes_tensor_up_to_four():
+  """Its 28 heads over 4 kv heads divide by 4 and no further."""
+  specs = hulu.specs(presets.get("hulu-7b"))
+  sharding.shardings(specs, sharding.abstract_mesh({"data": 2, "fsdp": 32, "tensor": 4}))
+  with pytest.raises(ValueError, match="decoder/layers/k: kv_heads = 4"):
+    sharding.shardings(specs, sharding.abstract_mesh({"fsdp": 32, "tensor": 8}))
+
+
+def test_a_mesh_that_cannot_be_is_refused():
+  with pytest.raises(ValueError, match=r"unknown mesh axes \['model'\]"):
+    sharding.make_mesh({"model": 8})
+  with pytest.raises(ValueError, match="needs 16 devices, found 8"):
+    sharding.make_mesh({"data": 16})
+
+
+def test_rows_lie_over_the_data_axes_and_one_process_loads_them_all(mesh_2x2x2, mesh_of_one):
+  where = sharding.batch_sharding(mesh_2x2x2)
+  assert where.shard_shape((8, 5)) == (2, 5)
+  assert sharding.data_shards(mesh_2x2x2) == (0, 1)
+  assert sharding.data_shards(mesh_of_one) == (0, 1)
