@@ -11,12 +11,12 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
-  c.steps = 3000
+  c.steps = 2800
   c.report_every = 20
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
-  c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
+  c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "full"}
   c.trainable = ".*"
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
@@ -41,10 +41,10 @@ def get_config():
   c.data = {
     "root": ".",
     "mixture": (
-      dict(disc, kind="text", label="text", weight=0.4, size=36000, pool=0),
-      dict(disc, kind="2D", label="2D", weight=0.4, size=36000, pool=3000),
-      dict(disc, kind="3D", label="3D", weight=0.1, size=9000, pool=1000),
-      dict(disc, kind="video", label="video", weight=0.1, size=9000, pool=1000),
+      dict(disc, kind="text", label="text", weight=0.4, size=37000, pool=0),
+      dict(disc, kind="2D", label="2D", weight=0.4, size=37000, pool=3000),
+      dict(disc, kind="3D", label="3D", weight=0.1, size=9300, pool=1000),
+      dict(disc, kind="video", label="video", weight=0.1, size=9300, pool=1000),
     ),
     "lookahead": 4,
     "threads": 1,
@@ -52,11 +52,11 @@ def get_config():
     "max_bad": 0,
   }
   c.shape = {
-    "rows": 8,
-    "tokens": 320,
-    "supervised": 64,
-    "visual": 160,
-    "groups": ((2, 64, 1, 1), (6, 16, 1, 2)),
+    "rows": 20,
+    "tokens": 128,
+    "supervised": 32,
+    "visual": 64,
+    "groups": ((1, 64, 1, 1), (6, 16, 1, 2)),
   }
   c.checkpoint = {"every": 500, "keep": 2}
   return c

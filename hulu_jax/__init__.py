@@ -7,8 +7,7 @@ lazy so that `hulu inspect` starts without JAX.
 import os
 from typing import Any
 
-# XLA sizes its CPU thread pool from NPROC.  With fewer threads than emulated devices need, a
-# collective waits for ever for a thread that another collective holds; unused threads cost nothing.
+# XLA reads this when it starts: see `core.platform` for why, and for how a command undoes it.
 os.environ.setdefault("NPROC", "32")
 
 __all__ = ["load"]

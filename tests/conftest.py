@@ -2,26 +2,32 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 import jax
 import pytest
 
 import hulu_jax
+from hulu_jax.core import params as P
 from hulu_jax.core import sharding
 from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data.compression import Compression
 from hulu_jax.data.examples import Builder
 from hulu_jax.data.vision import Policy
+from hulu_jax.models import hulu
+from hulu_jax.models import presets
 
 jax.config.update("jax_num_cpu_devices", 8)
 
-# Importing the package must be enough: with a small thread pool collectives over eight devices hang.
+# Importing the package must be enough: with few threads collectives over eight devices hang.
 assert int(os.environ["NPROC"]) >= 16, hulu_jax
 
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
 
+# Compiles in half the time; tests compare values, not speed.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 ROOT = Path(__file__).parents[1]
 # Enough text for a vocabulary with merges, digits and non-ASCII letters.
 CORPUS = [
@@ -39,6 +45,12 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick() -> dict[str, Any]:
+  """Compiler options for a test that compiles something large."""
+  return QUICK
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
   """The folder of real data beside the repository."""
   path = ROOT.parent / "shared" / "data"
@@ -50,16 +62,21 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def mesh_of_one() -> jax.sharding.Mesh:
   """One device under the same explicit axes as any other mesh."""
-  explicit = (jax.sharding.AxisType.Explicit,) * len(sharding.MESH_AXES)
-  return jax.make_mesh(
-    (1, 1, 1), sharding.MESH_AXES, axis_types=explicit, devices=jax.devices()[:1]
-  )
+  return sharding.one_device_mesh()
 
 
 @pytest.fixture(scope="session")
 def mesh_2x2x2() -> jax.sharding.Mesh:
   """Two ways of everything: the smallest mesh on which every kind of collective appears."""
   return sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+
+
+@pytest.fixture(scope="session")
+def fresh_tiny() -> P.Params:
+  """The tiny preset as `initialize` draws it from key 0, without a mesh."""
+  specs = hulu.specs(presets.TINY)
+  draw = jax.jit(lambda key: P.initialize(key, specs), compiler_options=QUICK)
+  return jax.device_get(draw(jax.random.key(0)))
 
 
 @pytest.fixture(scope="session")

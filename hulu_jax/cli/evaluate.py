@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hulu_jax import api
+from hulu_jax.core import platform
 from hulu_jax.core import plugins
 from hulu_jax.eval import figures
 
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--n", type=int, default=300, help="questions per task (default 300)")
   parser.add_argument("--seed", type=int, default=1, help="of the test set (default 1)")
   args = parser.parse_args(argv)
+  platform.narrow()
   try:
     return _evaluate(args)
   except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from hulu_jax import api
 from hulu_jax.cli.main import NOTICE
+from hulu_jax.core import platform
 
 
 class _Medium(argparse.Action):
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--top-p", type=float, default=1.0)
   parser.add_argument("--seed", type=int, default=0)
   args = parser.parse_args(argv)
+  platform.narrow()
   try:
     print(_answer(args))
   except (ValueError, OSError) as error:

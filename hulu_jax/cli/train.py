@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from hulu_jax.cli import _progress
+from hulu_jax.core import platform
 from hulu_jax.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
   if not argv or {"-h", "--help"} & set(argv):
     print(_EXAMPLE)
     return 0
+  platform.narrow()
   try:
     rest = flags.FLAGS(["hulu train", *argv])[1:]
     cfg, workdir = _CONFIG.value, _WORKDIR.value

@@ -1,8 +1,9 @@
 """Looking up rows of a table that is sharded over its rows, without moving activations."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from typing import Any
 
 from hulu_jax.core import sharding
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
+from hulu_jax.core import platform
 from hulu_jax.core import tree
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -33,7 +34,9 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
 
   Raises:
     ValueError: an unknown axis, or a product that differs from the number of devices.
+    RuntimeError: emulated devices that would hang.
   """
+  platform.check()
   sizes = _sizes(shape)
   if math.prod(sizes) != jax.device_count():
     raise ValueError(
@@ -78,6 +81,12 @@ def spec(axes: tuple[str | None, ...]) -> jax.P | None:
   return _translate(axes)
 
 
+def lay(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+  """x laid out by logical axes; unchanged where no explicit mesh is set."""
+  where = spec(axes)
+  return x if where is None else jax.reshard(x, where)
+
+
 def _translate(axes: tuple[str | None, ...]) -> jax.P:
   mesh_axes = [None if a is None else RULES[a] for a in axes]
   used = [m for a in mesh_axes for m in _tuple(a)]
@@ -111,6 +120,16 @@ def shardings(specs: Any, mesh: jax.sharding.Mesh) -> Any:
   return tree.map_named(one, specs)
 
 
+def concrete(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+  """What `jax.eval_shape` found under `mesh`, as shapes that a restore can place on its devices."""
+
+  def one(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    where = jax.P() if x.sharding is None else x.sharding.spec
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, where))
+
+  return jax.tree.map(one, shapes)
+
+
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
   """How every leaf of a batch lies: rows over the data axes, the rest whole."""
   return jax.NamedSharding(mesh, _translate(("batch",)))
@@ -128,7 +147,7 @@ def data_shards(mesh: jax.sharding.Mesh) -> tuple[int, int]:
   """
   rows = batch_ways(mesh)
   local = batch_sharding(mesh).addressable_devices_indices_map((rows,)).values()
-  starts = {index[0].indices(rows)[0] for index in local}
+  starts = {index[0].indices(rows)[0] for index in local if index is not None}
   first, count = min(starts), len(starts)
   if starts != set(range(first, first + count)) or rows % count or first % count:
     raise ValueError(f"this process holds rows {sorted(starts)} of {rows}, not one even share")

@@ -84,13 +84,20 @@ def content_items(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
       raise ValueError(
         f"unknown content type {item.get('type')!r}; expected text, {', '.join(MEDIA_TYPES)}"
       )
+    if item["type"] == "text" and not isinstance(item.get("text"), str):
+      raise ValueError(f"text content holds {type(item.get('text')).__name__}; expected a string")
   return list(content)
 
 
 def texts(message: Mapping[str, Any]) -> list[str]:
-  """Every text of a message, with its role as the template spells it: what a tokenizer learns from."""
+  """What a tokenizer learns from a message: its texts, and what the template adds around them."""
   items = content_items(message)
-  return [f"{message['role']}\n", *(i["text"] for i in items if i["type"] == "text")]
+  times = [t for i in items for t in i.get("timestamps", ())]
+  return [
+    f"{message['role']}\n",
+    *(i["text"] for i in items if i["type"] == "text"),
+    *(_time(t) for t in times),
+  ]
 
 
 def _text(text: str, role: str) -> Piece:
@@ -104,10 +111,14 @@ def _frames(index: int, entry: Entry, kind: str) -> list[Piece]:
   for i in range(entry.frames):
     if entry.times is not None:
       space = " " if kind == "image" else ""
-      pieces.append(Piece(text=f"Time {round(entry.times[i], 1)}s:{space}"))
+      pieces.append(Piece(text=_time(entry.times[i]) + space))
     after = "\n" if i == entry.frames - 1 else ","
     pieces += [Piece(frame=(index, i)), Piece(text=after)]
   return pieces
+
+
+def _time(seconds: float) -> str:
+  return f"Time {round(seconds, 1)}s:"
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:

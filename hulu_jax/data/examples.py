@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import numbers
 from pathlib import Path
 from typing import Any
 import zlib
@@ -51,6 +52,8 @@ class Builder:
     Raises:
       BadRecord: a medium that cannot be read, or messages that are not a conversation.
     """
+    if not isinstance(messages, (list, tuple)):
+      raise BadRecord("format", f"messages are {type(messages).__name__}; expected a list")
     media = [
       self.read(item)
       for message in messages
@@ -82,9 +85,8 @@ class Builder:
     medium = media_lib.read(self._resolve(item["path"]), preset=self.policy.preset, options=options)
     if medium.kind != kind:
       raise BadRecord("format", f"content says {kind}, the file holds a {medium.kind}")
-    if "time" in item:
-      return dataclasses.replace(medium, timestamps=(item["time"],))
-    return medium
+    times = _times(item, len(medium.frames))
+    return medium if times is None else dataclasses.replace(medium, timestamps=times)
 
   def _resolve(self, path: str) -> Path:
     if self.root is None:
@@ -104,16 +106,28 @@ def _items(message: Any) -> list[Mapping[str, Any]]:
 
 def _from_frames(item: Mapping[str, Any]) -> Media:
   frames = np.asarray(item["frames"])
-  if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3):
+  known = frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[-1] in (1, 3)
+  if not known or not frames.size:
     raise BadRecord(
       "format", f"frames are {frames.dtype} {frames.shape}; expected uint8 [T, H, W, 1 or 3]"
     )
   if item["type"] == "image" and len(frames) != 1:
     raise BadRecord("format", f"an image of {len(frames)} frames; expected 1")
-  times = item.get("timestamps", (item["time"],) if "time" in item else None)
   return Media(
     kind=item["type"],
     frames=frames,
     modality=item.get("modality"),
-    timestamps=None if times is None else tuple(times),
+    timestamps=_times(item, len(frames)),
   )
+
+
+def _times(item: Mapping[str, Any], frames: int) -> tuple[float, ...] | None:
+  """Seconds per frame as the item says them, None where it does not."""
+  if "time" not in item and "timestamps" not in item:
+    return None
+  times = item.get("timestamps", [item.get("time")])
+  if not isinstance(times, (list, tuple)) or len(times) != frames:
+    raise BadRecord("format", f"times {times!r}; expected a list of {frames}, one a frame")
+  if not all(isinstance(t, numbers.Real) for t in times):
+    raise BadRecord("format", f"times {times!r}; expected numbers, in seconds")
+  return tuple(times)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -205,7 +206,7 @@ def _write_frames(
 def concatenate(batches: Sequence[Batch]) -> Batch:
   """Batches of one shape, row after row."""
 
-  def join(parts: Sequence) -> np.ndarray | tuple[np.ndarray, ...]:
+  def join(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], tuple):
       return tuple(join(group) for group in zip(*parts, strict=True))
     return np.concatenate(parts)

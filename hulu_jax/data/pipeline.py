@@ -20,7 +20,6 @@ from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import StepShape
 from hulu_jax.media.errors import BadRecord
 
-
 # What an entry of a mixture says beside its dataset's own fields: which file of data/datasets/, how
 # often, in random order or not, and what its metrics are called.
 _MIXING = ("name", "weight", "shuffle", "label")

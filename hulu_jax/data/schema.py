@@ -1,9 +1,11 @@
 """Every field that travels from a file to the model: its name, its shape, its unit, in one place."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+Array = Any  # numpy on the host, a jax.Array on the device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +84,15 @@ class Batch(NamedTuple):
   visual_slot: int32 [B, L] index into V, or V for a text token.
   """
 
-  tokens: np.ndarray
-  targets: np.ndarray
-  positions: np.ndarray
-  segments: np.ndarray
-  loss_index: np.ndarray
-  loss_weights: np.ndarray
-  source: np.ndarray
-  patches: tuple[np.ndarray, ...]
-  patch_segment: tuple[np.ndarray, ...]
-  patch_hw: tuple[np.ndarray, ...]
-  visual_source: np.ndarray
-  visual_slot: np.ndarray
+  tokens: Array
+  targets: Array
+  positions: Array
+  segments: Array
+  loss_index: Array
+  loss_weights: Array
+  source: Array
+  patches: tuple[Array, ...]
+  patch_segment: tuple[Array, ...]
+  patch_hw: tuple[Array, ...]
+  visual_source: Array
+  visual_slot: Array

@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
     ...
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Text of ids, special tokens left out."""
+    """Text of ids; special tokens, and ids that a padded vocabulary never names, are left out."""
     ...
 
   def save(self, folder: Path) -> None:
@@ -56,13 +56,14 @@ class JsonTokenizer:
     for name in ("image", "stream_start", "stream_end"):
       self._tokenizer.add_special_tokens([tokenizers.AddedToken(SPECIAL[name], special=True)])
     self._tokenizer.encode_special_tokens = True
-    ids = {name: self._tokenizer.token_to_id(token) for name, token in SPECIAL.items()}
-    missing = [SPECIAL[name] for name, i in ids.items() if i is None]
+    found = {name: self._tokenizer.token_to_id(token) for name, token in SPECIAL.items()}
+    ids = {name: i for name, i in found.items() if i is not None}
+    missing = [SPECIAL[name] for name in SPECIAL if name not in ids]
     if missing:
       raise ValueError(f"tokenizer.json has no {', '.join(missing)}; expected a Qwen tokenizer")
     self.special: Mapping[str, int] = ids
     end = self._tokenizer.token_to_id("<|endoftext|>")
-    self.eos = (ids["im_end"],) if end is None else (ids["im_end"], end)
+    self.eos: tuple[int, ...] = (ids["im_end"],) if end is None else (ids["im_end"], end)
     self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
   def encode(self, text: str) -> list[int]:
@@ -86,7 +87,7 @@ class PieceTokenizer:
     if missing:
       raise ValueError(f"SentencePiece model has no control symbols {', '.join(missing)}")
     self.special: Mapping[str, int] = ids
-    self.eos = (ids["im_end"],)
+    self.eos: tuple[int, ...] = (ids["im_end"],)
     self.size = self._pieces.vocab_size()
 
   def encode(self, text: str) -> list[int]:
@@ -94,7 +95,7 @@ class PieceTokenizer:
 
   def decode(self, ids: Iterable[int]) -> str:
     special = set(self.special.values())
-    return self._pieces.decode([int(i) for i in ids if i not in special])
+    return self._pieces.decode([int(i) for i in ids if i not in special and i < self.size])
 
   def save(self, folder: Path) -> None:
     (folder / _MODEL).write_bytes(self._model)
@@ -117,6 +118,8 @@ def train(texts: Iterable[str], size: int) -> PieceTokenizer:
     normalization_rule_name="identity",
     add_dummy_prefix=False,
     remove_extra_whitespaces=False,
+    split_by_number=False,
+    split_by_unicode_script=False,
     bos_id=-1,
     eos_id=-1,
     pad_id=0,

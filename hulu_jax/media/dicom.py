@@ -1,10 +1,6 @@
 """DICOM: one picture, a cine loop, an enhanced volume, or a folder that holds one series."""
 
-from collections.abc import Iterator
-import contextlib
-import logging
 from pathlib import Path
-import warnings
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -29,26 +25,11 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
   # On damaged files pydicom raises at least six types, AttributeError and TypeError among them.
   # Their messages quote header values, so the cause is not chained.
   try:
-    with _silent():
-      return _read(path, preset, options, limits)
+    return _read(path, preset, options, limits)
   except BadRecord:
     raise
   except Exception as error:
     raise BadRecord("format", f"a damaged DICOM file ({type(error).__name__})") from None
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-  """pydicom quotes header values in its warnings: names and dates must not reach a log."""
-  logger = logging.getLogger("pydicom")
-  before = logger.disabled
-  logger.disabled = True
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      yield
-  finally:
-    logger.disabled = before
 
 
 def _read(path: Path, preset: str, options: Options, limits: Limits) -> Media:

@@ -20,8 +20,8 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
     raise BadRecord("options", "time_index does not apply to a .npy volume")
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except (ValueError, OSError, EOFError, SyntaxError) as error:
-    raise BadRecord("format", "a .npy file that is damaged or holds Python objects") from error
+  except Exception:  # NumPy parses the header as Python source: ValueError, TokenError, ...
+    raise BadRecord("format", "a .npy file that is damaged or holds Python objects") from None
   if array.ndim != 3:
     raise BadRecord("geometry", f"a .npy array of {array.ndim} axes; expected slice, row, column")
   limits.check(*array.shape)

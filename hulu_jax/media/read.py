@@ -1,6 +1,10 @@
 """The one entry: looks at what a file is, not at its name, and hands it to its reader."""
 
+from collections.abc import Iterator
+import contextlib
+import logging
 from pathlib import Path
+import warnings
 
 from hulu_jax.media import dicom
 from hulu_jax.media import image
@@ -22,6 +26,7 @@ _READERS = {
   "npy": npy.read,
   "video": video.read,
 }
+_LOGGERS = ("pydicom", "nibabel.global", "PIL.TiffImagePlugin")
 # (offset, bytes, reader), first match wins.
 _MAGIC = (
   (128, b"DICM", "dicom"),
@@ -63,7 +68,25 @@ def read(
   if preset not in PRESETS:
     raise ValueError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
   path = Path(path)
-  return _READERS[_kind(path, limits)](path, preset, options, limits)
+  kind = _kind(path, limits)
+  with _silent():
+    return _READERS[kind](path, preset, options, limits)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+  """Libraries quote paths and header values in warnings: names and dates must not reach a log."""
+  loggers = [logging.getLogger(name) for name in _LOGGERS]
+  before = [logger.disabled for logger in loggers]
+  try:
+    for logger in loggers:
+      logger.disabled = True
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      yield
+  finally:
+    for logger, disabled in zip(loggers, before, strict=True):
+      logger.disabled = disabled
 
 
 def _kind(path: Path, limits: Limits) -> str:

@@ -1,15 +1,20 @@
 """The whole model: one batch of packed conversations and their pictures to hidden states and logits."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from hulu_jax.core import params as P
+from hulu_jax.core import sharding
 from hulu_jax.models import attention
 from hulu_jax.models import decoder
 from hulu_jax.models import projector
 from hulu_jax.models import vision
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+
+Batch = Any  # a `data.schema.Batch`; models never import data
 
 
 def specs(c: HuluConfig) -> P.Specs:
@@ -22,14 +27,19 @@ def specs(c: HuluConfig) -> P.Specs:
 
 
 def take_rows(x: jax.Array, index: jax.Array) -> jax.Array:
-  """Row-wise gather: x [batch, n, embed], index int [batch, k] -> [batch, k, embed].
+  """Row-wise gather: x [batch, n, ...], index int [batch, k] -> [batch, k, ...].
 
   An index past the end gives zeros.  Each row gathers from itself, so nothing leaves its data shard.
   """
+  # A batch of one row loses its axis in reshapes, and vmap wants its operands laid out alike.
+  x = sharding.lay(x, ("batch", *(None,) * (x.ndim - 1)))
+  index = sharding.lay(index, ("batch", None))
   return jax.vmap(lambda row, i: row.at[i].get(mode="fill", fill_value=0))(x, index)
 
 
-def visual_tokens(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+def visual_tokens(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
   """The batch's kept visual tokens, projected: [batch, V, embed] (see `data.schema.Batch`)."""
   x = vision.forward(
     w["vision"], batch.patches, batch.patch_segment, batch.patch_hw, c.vision, compute
@@ -40,7 +50,9 @@ def visual_tokens(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, co
   return projector.forward(w["projector"], take_rows(vision.pool(x, sizes), batch.visual_source))
 
 
-def embed(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+def embed(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
   """Token embeddings with the visual tokens in their places: [batch, L, embed]."""
   x = decoder.embed(w["decoder"], batch.tokens, compute)
   if not batch.patches:
@@ -50,7 +62,9 @@ def embed(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: C
   return jnp.where(is_visual[..., None], take_rows(seen, batch.visual_slot), x)
 
 
-def forward(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+def forward(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
   """Hidden states of every position: [batch, L, embed].
 
   batch: a `data.schema.Batch` of arrays; merges: the merge size of each of its patch groups.
@@ -64,12 +78,16 @@ def forward(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute:
   return decoder.forward(w["decoder"], x, batch.positions, attend, None, c.decoder, compute)[0]
 
 
-def logits(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+def logits(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
   """float32 [batch, L, vocab]: for short batches; training uses `supervised_logits`."""
   return decoder.logits(w["decoder"], forward(w, batch, merges, c, compute), c.decoder)
 
 
-def supervised_logits(w: P.Params, batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute):
+def supervised_logits(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
   """float32 [batch, K, vocab] at `batch.loss_index`: the head never sees other positions."""
   hidden = forward(w, batch, merges, c, compute)
   return decoder.logits(w["decoder"], take_rows(hidden, batch.loss_index), c.decoder)

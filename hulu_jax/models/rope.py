@@ -6,13 +6,21 @@ dtype.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def sequence_angles(positions: jax.Array, head_dim: int, theta: float) -> jax.Array:
   """positions int [...] -> angles float32 [..., head_dim / 2]: position * theta^(-2j / head_dim)."""
-  pairs = head_dim // 2
-  frequency = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)
-  return positions[..., None].astype(jnp.float32) * frequency
+  return positions[..., None].astype(jnp.float32) * _frequencies(head_dim, theta)
+
+
+def _frequencies(head_dim: int, theta: float) -> np.ndarray:
+  """theta^(-2j / head_dim), float32 [head_dim / 2], rounded step by step as torch rounds it.
+
+  One unit in the last place of a frequency is 0.002 radians at position 32767.
+  """
+  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+  return np.float32(1) / (theta ** exponent.astype(np.float64)).astype(np.float32)
 
 
 def grid_angles(hw: jax.Array, head_dim: int, theta: float) -> jax.Array:

@@ -4,12 +4,15 @@ GEMMs run flat over every group; only attention and pooling look at slots.  Ther
 token, no absolute position and no attention between frames.
 """
 
+from typing import Any
+
 import einops
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from hulu_jax.core import params as P
+from hulu_jax.core import sharding
 from hulu_jax.core.linear import einsum
 from hulu_jax.core.params import ParamSpec
 from hulu_jax.models import attention
@@ -63,7 +66,7 @@ def layer_specs(c: VisionConfig) -> P.Specs:
   }
 
 
-def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: object) -> jax.Array:
+def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: Any) -> jax.Array:
   """uint8 [batch, seq, patch**2 * channels] -> [batch, seq, embed].
 
   Normalisation (x / 255 - 0.5) / 0.5 happens here: the host ships bytes.  Grey patches are one
@@ -96,11 +99,20 @@ def _attend_in_slots(
   out, start = [], 0
   for mask in masks:
     slots, size = mask.shape[1:3]
-    parts = (t[:, start : start + slots * size] for t in (q, k, v))
-    parts = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in parts)
-    out.append(einops.rearrange(attention.attend(*parts, mask), "b s n h d -> b (s n) h d"))
+    here = (t[:, start : start + slots * size] for t in (q, k, v))
+    split = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in here)
+    laid = (sharding.lay(t, ("batch", None, "seq", "heads", "head_dim")) for t in split)
+    own_q, own_k, own_v = laid
+    seen = attention.attend(own_q, own_k, own_v, mask)
+    seen = einops.rearrange(seen, "b s n h d -> b (s n) h d")
+    out.append(sharding.lay(seen, ("batch", "seq", "heads", "head_dim")))
     start += slots * size
   return jnp.concatenate(out, axis=1)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+  """[batch, slots, size, n] -> [batch, slots * size, n]; a batch of one row keeps its layout."""
+  return sharding.lay(einops.rearrange(x, "b s n c -> b (s n) c"), ("batch", "seq", None))
 
 
 def forward(
@@ -116,9 +128,9 @@ def forward(
   patches[g]: uint8 [batch, slots, size, patch**2 * channels]; segments[g]: int [batch, slots, size];
   hw[g]: int [batch, slots, size, 2].
   """
-  flat = [einops.rearrange(p, "b s n c -> b (s n) c") for p in patches]
-  x = jnp.concatenate([embed_patches(w["patch"], p, c, compute.dtype) for p in flat], axis=1)
-  places = jnp.concatenate([einops.rearrange(t, "b s n c -> b (s n) c") for t in hw], axis=1)
+  embedded = [embed_patches(w["patch"], _flat(p), c, compute.dtype) for p in patches]
+  x = jnp.concatenate(embedded, axis=1)
+  places = jnp.concatenate([_flat(t) for t in hw], axis=1)
   angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
   masks = tuple(attention.same_segment(s) for s in segments)
 
@@ -138,6 +150,7 @@ def pool(x: jax.Array, sizes: tuple[tuple[int, int], ...]) -> jax.Array:
   out, start = [], 0
   for patches, merge in sizes:
     part = x[:, start : start + patches].astype(jnp.float32)
-    out.append(einops.reduce(part, "b (n m) e -> b n e", "mean", m=merge**2))
+    pooled = einops.reduce(part, "b (n m) e -> b n e", "mean", m=merge**2)
+    out.append(sharding.lay(pooled, ("batch", "seq", "act_embed")))
     start += patches
   return jnp.concatenate(out, axis=1).astype(x.dtype)

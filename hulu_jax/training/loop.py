@@ -80,13 +80,7 @@ def _first_state(
 ) -> TrainState:
   """The newest checkpoint, else the weights of `cfg.init_from`, else a fresh draw."""
   if checkpoints.latest is not None:
-    shapes = jax.eval_shape(program.init, jax.random.key(cfg.seed))
-    like = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=jax.NamedSharding(mesh, x.sharding.spec)
-      ),
-      shapes,
-    )
+    like = sharding.concrete(jax.eval_shape(program.init, jax.random.key(cfg.seed)), mesh)
     return checkpoints.restore(checkpoints.latest, like, data)
   if cfg.init_from:
     params = weights_load.load_params(Path(cfg.init_from), program.config, mesh)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 
 from hulu_jax.core import params as P
@@ -15,7 +16,7 @@ def tensors(params: P.Params, config: HuluConfig, layout: str) -> Iterator[tuple
 
   One layer of one parameter is on the host at a time.
   """
-  leaves: dict[str, P.Params] = {}
+  leaves: dict[str, jax.Array] = {}
   tree.map_named(leaves.__setitem__, params)
   for path, entries in names.entries(config, layout).items():
     stacked = len(leaves[path].shape) > len(entries[0].ours)

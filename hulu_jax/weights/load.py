@@ -67,7 +67,8 @@ def load_params(
     def shards(path: str, spec: ParamSpec, place: jax.NamedSharding) -> jax.Array:
       held: dict[tuple[Any, ...], np.ndarray] = {}  # replicas share what was read
 
-      def read(index: tuple[slice, ...]) -> np.ndarray:
+      def read(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
         key = tuple(part.indices(n) for part, n in zip(index, spec.shape, strict=True))
         if key not in held:
           held[key] = _read(table[path], spec, index, stored, dtype)

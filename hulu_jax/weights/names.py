@@ -26,7 +26,7 @@ class Rule:
   axes: str
 
 
-# Our paths by part.  Linear weights are [out, in] in torch.  Letters are those of `core.linear`, and
+# Our paths by part; linear weights are [out, in] in torch.  Letters are those of `core.linear`, and
 # c, y, x for the channel, row and column of a patch; the projector leads from e over f to g.
 RULES: Mapping[str, Mapping[str, Rule]] = {
   "vision": {

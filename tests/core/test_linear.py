@@ -1,4 +1,4 @@
-"""The one einsum: letters are axes, dtypes follow the activation, a new kind of weight registers."""
+"""The one einsum: letters are axes, dtypes follow the activation, new weights register."""
 
 import dataclasses
 

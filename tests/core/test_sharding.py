@@ -1,6 +1,7 @@
 """The rules table: what an axis becomes on a mesh, and what a wrong one says."""
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from hulu_jax.core import params as P
@@ -54,3 +55,24 @@ def test_rows_lie_over_the_data_axes_and_one_process_loads_them_all(mesh_2x2x2, 
   assert where.shard_shape((8, 5)) == (2, 5)
   assert sharding.data_shards(mesh_2x2x2) == (0, 1)
   assert sharding.data_shards(mesh_of_one) == (0, 1)
+
+
+def test_an_abstract_state_becomes_one_that_a_restore_can_place(mesh_2x2x2):
+  spec = P.ParamSpec((4, 6), ("embed", "mlp"), P.normal(1.0))
+  with jax.set_mesh(mesh_2x2x2):
+    shapes = jax.eval_shape(
+      lambda key: {"w": P.initialize(key, {"w": spec})["w"], "step": jnp.zeros((), jnp.int32)},
+      jax.random.key(0),
+    )
+  got = sharding.concrete(shapes, mesh_2x2x2)
+  assert got["w"].sharding == jax.NamedSharding(mesh_2x2x2, jax.P("fsdp", "tensor"))
+  assert got["step"].sharding == jax.NamedSharding(mesh_2x2x2, jax.P())
+  assert (got["w"].shape, got["w"].dtype) == ((4, 6), jnp.float32)
+
+
+def test_lay_puts_an_array_where_its_axes_say(mesh_2x2x2):
+  x = jnp.zeros((4, 6))
+  assert sharding.lay(x, ("embed", "mlp")) is x
+  with jax.set_mesh(mesh_2x2x2):
+    got = jax.jit(lambda: sharding.lay(jnp.zeros((4, 6)), ("embed", "mlp")))()
+  assert jax.typeof(got).sharding.spec == jax.P("fsdp", "tensor")

@@ -1,0 +1,49 @@
+"""Records of a JSONL file, one conversation a line, read by offset: nothing is held in memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class Source:
+  """Random access to the records of `path`; blank lines do not count.
+
+  A record is {"id": ..., "messages": [...]} as docs/architecture.md describes; media paths are
+  resolved later, under the experiment's `data.root`.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: an empty file; on access, a line that is not a JSON object, named by its number.
+  """
+
+  def __init__(self, *, path: str):
+    self._path = Path(path)
+    self._lines: list[int] = []
+    offsets, position = [], 0
+    with self._path.open("rb") as file:
+      for number, line in enumerate(file, start=1):
+        if line.strip():
+          offsets.append(position)
+          self._lines.append(number)
+        position += len(line)
+    if not offsets:
+      raise ValueError(f"{path}: no records; expected one JSON object a line")
+    self._offsets = np.array(offsets, np.int64)
+
+  def __len__(self) -> int:
+    return len(self._offsets)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    with self._path.open("rb") as file:
+      file.seek(self._offsets[index])
+      line = file.readline()
+    where = f"{self._path}, line {self._lines[index]}"
+    try:
+      record = json.loads(line)
+    except json.JSONDecodeError as error:
+      raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(record, dict):
+      raise ValueError(f"{where}: a {type(record).__name__}; expected an object")
+    return record

@@ -1,0 +1,77 @@
+"""Every experiment and every preset traces at full size on abstract chips, allocating nothing."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hulu_jax.core import sharding
+from hulu_jax.core import tree
+from hulu_jax.models import presets
+from hulu_jax.training import build as build_lib
+
+FILES = (Path(__file__).parents[2] / "experiments").glob("*.py")
+EXPERIMENTS = sorted(p.stem for p in FILES if p.stem != "__init__")
+CHIPS = 256
+# fsdp must divide the encoder's width and every decoder's; tensor must divide the kv heads.
+MESHES = ({"data": 2, "fsdp": 128}, {"data": 2, "fsdp": 32, "tensor": 4})
+
+
+def load(experiment: str):
+  return importlib.import_module(f"experiments.{experiment}")
+
+
+def cases():
+  """(experiment, its argument): an experiment that takes a size is traced with every preset."""
+  for name in EXPERIMENTS:
+    sizes = presets.PRESETS if inspect.signature(load(name).get_config).parameters else [None]
+    yield from ((name, size) for size in sizes)
+
+
+def places(state):
+  """Path -> shape, dtype and sharding; JAX gives an abstract scalar no sharding."""
+  return {
+    tree.path_name(path): (x.shape, x.dtype, x.sharding.spec if x.sharding else jax.P())
+    for path, x in jax.tree.leaves_with_path(state)
+  }
+
+
+def check(cfg, mesh):
+  program = build_lib.build(cfg)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  with jax.sharding.use_abstract_mesh(mesh):
+    state = jax.eval_shape(program.init, key)
+    batch = program.abstract_batch(sharding.batch_sharding(mesh))
+    new, metrics = jax.eval_shape(jax.jit(program.step), state, batch)
+  assert places(new) == places(state)
+  where = jax.tree.leaves(sharding.shardings(program.specs, mesh))
+  held = places(tree.merge(state.trainable, state.frozen))
+  for (path, spec), at in zip(jax.tree.leaves_with_path(program.specs), where, strict=True):
+    assert held[tree.path_name(path)] == (spec.shape, jnp.float32, at.spec)
+  assert metrics["loss"].shape == metrics["grad_norm"].shape == ()
+  assert metrics["loss_by_dataset"].shape == (len(cfg.data.mixture),)
+
+
+@pytest.mark.parametrize(("experiment", "size"), list(cases()))
+def test_an_experiment_traces_as_it_is_written(experiment, size):
+  cfg = load(experiment).get_config() if size is None else load(experiment).get_config(size)
+  assert size in (None, cfg.model)
+  check(cfg, sharding.abstract_mesh(cfg.mesh))
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "tiny"])
+def test_every_large_preset_traces_on_256_chips(preset, mesh):
+  cfg = load("finetune").get_config(preset)
+  cfg.shape.rows = CHIPS
+  mesh = sharding.abstract_mesh(mesh)
+  assert mesh.size == CHIPS
+  check(cfg, mesh)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_opens_with_its_command(experiment):
+  assert f"hulu train --config=experiments/{experiment}.py" in (load(experiment).__doc__ or "")
