@@ -4,9 +4,10 @@
     --config.data.root=/data/mine --config.train_file=/data/mine/train.jsonl \
     --config.init_from=/models/Hulu-Med-7B --config.tokenizer=/models/Hulu-Med-7B
 
-The argument is a preset: tiny, hulu-4b, hulu-7b, hulu-14b or hulu-32b; `tiny` starts from nothing and
-trains its own tokenizer.  The step shape holds pictures, volumes and clips of up to 1,024 patches a
-frame.  Not yet run at full size: the tests trace it on an abstract mesh of 256 chips.
+The argument is a preset: tiny, hulu-4b, hulu-7b, hulu-14b or hulu-32b; `tiny` starts from
+nothing and trains its own tokenizer.  The step shape holds pictures, volumes and clips of up to
+1,024 patches a frame.  Not yet run at full size: the tests trace it on an abstract mesh of 256
+chips.
 """
 
 import ml_collections
@@ -56,21 +57,23 @@ def get_config(size="hulu-7b"):
   c.data = {
     "root": ".",
     "mixture": (
-      {
-        "name": "jsonl",
-        "label": "mine",
-        "weight": 1.0,
-        "shuffle": True,
-        "path": c.get_ref("train_file"),
-      },
+      ml_collections.ConfigDict(
+        {
+          "name": "jsonl",
+          "label": "mine",
+          "weight": 1.0,
+          "shuffle": True,
+          "path": c.get_ref("train_file"),
+        }
+      ),
     ),
     "lookahead": 16,
     "threads": 8,
     "prefetch": 4,
     "max_bad": 10,
   }
-  # Groups are (slots, patches a slot, channels, merge): colour pictures, grey pictures, grey volumes,
-  # colour clips.
+  # Groups are (slots, patches a slot, channels, merge): colour pictures, grey pictures, grey
+  # volumes, colour clips.
   c.shape = {
     "rows": 256,
     "tokens": 8192,
@@ -78,6 +81,7 @@ def get_config(size="hulu-7b"):
     "visual": 6144,
     "groups": ((4, 1024, 3, 1), (4, 1024, 1, 1), (12, 1024, 1, 2), (4, 1024, 3, 2)),
   }
+  c.checkpoint = {"every": 200, "keep": 3}
   if size == "tiny":
     c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
     c.optimizer.learning_rates = {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3}

@@ -1,7 +1,7 @@
-"""A tiny Hulu-Med learns to find a synthetic disc in real medical pictures, volumes, clips, and to read.
+"""A tiny Hulu-Med learns to find a synthetic disc in real pictures, volumes and clips, and to read.
 
-  hulu train --config=experiments/quickstart.py --workdir=runs/quickstart
-  hulu evaluate --workdir=runs/quickstart --benchmark=synthetic_disc
+hulu train --config=experiments/quickstart.py --workdir=runs/quickstart
+hulu evaluate --workdir=runs/quickstart --benchmark=synthetic_disc
 """
 
 import ml_collections
@@ -11,7 +11,7 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
-  c.steps = 2800
+  c.steps = 2600
   c.report_every = 20
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
@@ -41,10 +41,10 @@ def get_config():
   c.data = {
     "root": ".",
     "mixture": (
-      dict(disc, kind="text", label="text", weight=0.4, size=37000, pool=0),
-      dict(disc, kind="2D", label="2D", weight=0.4, size=37000, pool=3000),
-      dict(disc, kind="3D", label="3D", weight=0.1, size=9300, pool=1000),
-      dict(disc, kind="video", label="video", weight=0.1, size=9300, pool=1000),
+      dict(disc, kind="text", label="text", weight=0.36, size=30000, pool=0),
+      dict(disc, kind="2D", label="2D", weight=0.36, size=30000, pool=3000),
+      dict(disc, kind="3D", label="3D", weight=0.14, size=11500, pool=1000),
+      dict(disc, kind="video", label="video", weight=0.14, size=11500, pool=1000),
     ),
     "lookahead": 4,
     "threads": 1,

@@ -37,7 +37,7 @@ _QWEN_VOCAB = 151643  # entries of Qwen's own vocabulary, before special tokens
 
 
 class Logits(np.ndarray):
-  """float32 [batch, length, vocab], with `.tokens` int32 [batch, length] and `.lengths` beside it."""
+  """float32 [batch, length, vocab]; `.tokens` int32 [batch, length] and `.lengths` beside it."""
 
   tokens: np.ndarray
   lengths: np.ndarray

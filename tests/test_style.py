@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.repository
+
 ROOT = Path(__file__).parents[1]
 CODE = sorted([*(ROOT / "hulu_jax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

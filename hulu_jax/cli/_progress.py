@@ -1,4 +1,4 @@
-"""What a long command shows while it runs: one live line on a terminal, a line now and then elsewhere."""
+"""What a long command shows while it runs: a live line on a terminal, few lines elsewhere."""
 
 from collections.abc import Mapping
 import time

@@ -18,8 +18,6 @@ from hulu_jax.cli import _progress
 from hulu_jax.core import platform
 from hulu_jax.training import loop
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, metrics and tokenizer go.")
 _EXAMPLE = (
   "usage: hulu train --config=experiments/quickstart.py --workdir=runs/quickstart "
   "[--config.steps=100]\n\n"
@@ -37,20 +35,32 @@ def main(argv: list[str]) -> int:
     return 0
   platform.narrow()
   try:
-    rest = flags.FLAGS(["hulu train", *argv])[1:]
-    cfg, workdir = _CONFIG.value, _WORKDIR.value
-    if rest or cfg is None or workdir is None:
-      raise flags.Error(f"needs --config and --workdir, found {argv}")
-  # Config files are Python: a typo in one can raise anything; the flag parser adds these three.
+    cfg, workdir = _parse(argv)
+  # An experiment is Python and its keys are flags: a typo in either surfaces as one of these.
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     return _refuse(error)
   try:
-    _train(cfg, Path(workdir))
+    _train(cfg, workdir)
   except (ValueError, OSError) as error:
-    if Path(workdir).is_dir():
-      (Path(workdir) / "traceback.txt").write_text(traceback.format_exc())
+    if workdir.is_dir():
+      (workdir / "traceback.txt").write_text(traceback.format_exc())
     return _refuse(error)
   return 0
+
+
+def _parse(argv: list[str]) -> tuple[ConfigDict, Path]:
+  values = flags.FlagValues()
+  line = ["hulu train", *argv]
+  config = config_flags.DEFINE_config_file(
+    "config", None, "Experiment file.", flag_values=values, sys_argv=line
+  )
+  workdir = flags.DEFINE_string(
+    "workdir", None, "Where checkpoints, metrics and tokenizer go.", flag_values=values
+  )
+  rest = values(line)[1:]
+  if rest or config.value is None or workdir.value is None:
+    raise flags.Error(f"needs --config and --workdir, found {argv}")
+  return config.value, Path(workdir.value)
 
 
 def _refuse(error: Exception) -> int:

@@ -1,4 +1,4 @@
-"""One einsum for every weight: a new kind of weight (low-rank, int8, ...) registers its own rule."""
+"""One einsum for every weight: a new kind of weight (low-rank, int8) registers its own rule."""
 
 import functools
 from typing import Any

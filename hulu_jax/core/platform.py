@@ -2,7 +2,7 @@
 
 XLA sizes that pool from NPROC.  On a laptop with two cores a collective over eight emulated devices
 waits for ever for threads that other collectives hold, so importing the package widens the pool.  A
-wide pool makes one device slower (the quick start's step takes 1.6 times as long), so a command that
+wide pool makes one device slower (seen: 1.6 times for the quick start's step), so a command that
 knows it has one narrows it again.
 """
 
@@ -15,9 +15,9 @@ _FEWEST = 16  # with 8 threads, 8 devices hung
 
 
 def narrow() -> None:
-  """Undoes the widening where the environment asks for no emulated devices; call before first use."""
+  """Undoes the widening unless emulated devices were asked for; call before first use."""
   flags = os.environ.get("XLA_FLAGS", "")
-  emulated = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags
+  emulated = jax.config.jax_num_cpu_devices > 1 or "host_platform_device_count" in flags
   if not emulated and os.environ.get("NPROC") == _THREADS:
     del os.environ["NPROC"]
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def names(package: str) -> list[str]:
-  """The plugins of `package`, sorted; modules that start with an underscore are its private parts."""
+  """The plugins of `package`, sorted; modules with a leading underscore are its private parts."""
   path = importlib.import_module(package).__path__
   return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
 

@@ -106,7 +106,7 @@ def _text(text: str, role: str) -> Piece:
 
 
 def _frames(index: int, entry: Entry, kind: str) -> list[Piece]:
-  """Volumes and clips: `Time 1.0s:<image>,Time 2.0s:<image>\\n`; a picture: `Time 1.0s: <image>\\n`."""
+  """A clip: `Time 1.0s:<image>,Time 2.0s:<image>\\n`; a picture: `Time 1.0s: <image>\\n`."""
   pieces = []
   for i in range(entry.frames):
     if entry.times is not None:
@@ -135,9 +135,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
 
 def to_string(pieces: Sequence[Piece]) -> str:
   """The template's text, with one <image> per frame: for reading and for golden tests."""
-  return "".join(
-    p.text or tokenizer_lib.SPECIAL[p.special or "image"] for p in pieces
-  )
+  return "".join(p.text or tokenizer_lib.SPECIAL[p.special or "image"] for p in pieces)
 
 
 def encode(

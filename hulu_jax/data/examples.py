@@ -1,4 +1,4 @@
-"""One record to one example: read its media, render its chat, tokenize; or say why it cannot be used."""
+"""One record to one example: its media read, its chat tokenized; or why it cannot be used."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -72,7 +72,7 @@ class Builder:
     return Example(name, tokens, weights, visuals, visual, self.source)
 
   def read(self, item: Mapping[str, Any]) -> Media:
-    """The medium of a content item: its `frames` as they are, or its `path` through `media.read`."""
+    """The medium of a content item: its `frames` as they are, or its `path` read."""
     kind = item["type"]
     known = {"type", "path", "frames", *_OPTIONS, *_LABELS}
     if unknown := sorted(set(item) - known):

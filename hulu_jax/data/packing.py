@@ -111,7 +111,9 @@ def empty_batch(shape: StepShape) -> Batch:
     **ints,
     loss_index=np.full((shape.rows, shape.supervised), shape.tokens, np.int32),
     loss_weights=np.zeros((shape.rows, shape.supervised), np.float32),
-    patches=tuple(np.zeros((shape.rows, g.slots, g.size, 196 * g.channels), np.uint8) for g in groups),
+    patches=tuple(
+      np.zeros((shape.rows, g.slots, g.size, 196 * g.channels), np.uint8) for g in groups
+    ),
     patch_segment=tuple(np.zeros((shape.rows, g.slots, g.size), np.int32) for g in groups),
     patch_hw=tuple(np.zeros((shape.rows, g.slots, g.size, 2), np.int16) for g in groups),
     visual_source=np.full((shape.rows, shape.visual), sum(g.pooled for g in groups), np.int32),
@@ -130,7 +132,7 @@ def _supervised(example: Example) -> int:
 def _place_frames(
   visuals: Sequence[Visual], groups: Sequence[Group], slots: list[list[_Slot]]
 ) -> list[_Place] | None:
-  """First fit of every frame into the smallest fitting groups; fills `slots`; None if one is left."""
+  """First fit of every frame into the smallest fitting groups; None if one is left over."""
   places = []
   for visual in visuals:
     channels = visual.patches.shape[2] // 196

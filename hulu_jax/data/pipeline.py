@@ -39,8 +39,9 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """lookahead: examples that may wait for a fitting row; threads, prefetch: of examples and batches;
-  max_bad: bad records that are skipped before the run stops."""
+  """lookahead: examples that may wait for a fitting row; threads: that build examples; prefetch:
+  batches made ahead; max_bad: bad records that are skipped before the run stops.
+  """
 
   lookahead: int
   threads: int
@@ -82,7 +83,9 @@ def train_iterator(
   weights = [entry["weight"] for entry in mixture]
   mixed = grain.MapDataset.mix(parts, weights)[shard[0] :: shard[1]]
   packed = _Pack(mixed, shape, options)
-  return iter(grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=options.prefetch))
+  return iter(
+    grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=options.prefetch)
+  )
 
 
 class _Pack(grain.IterDataset):
@@ -132,7 +135,8 @@ class _PackIterator(grain.DatasetIterator):
     self._skipped += 1
     if self._skipped > self._options.max_bad:
       raise BadRecord(
-        bad.kind, f"{bad.reason} (bad record {self._skipped}; data.max_bad = {self._options.max_bad})"
+        bad.kind,
+        f"{bad.reason} (bad record {self._skipped}; data.max_bad = {self._options.max_bad})",
       )
 
   def _info(self, examples: Sequence[Example]) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""How large a picture is when the encoder sees it: the reference's two resize rules, and the resize."""
+"""How large a picture is when the encoder sees it: the reference's two rules, and the resize."""
 
 from collections.abc import Sequence
 import math
@@ -35,7 +35,7 @@ def target_sizes(
 def _shared(
   entry: Entry, entries: Sequence[Entry], factor: int, min_tokens: int, max_tokens: int
 ) -> tuple[int, int]:
-  """Rounds half to even, then shrinks to the budget, then grows to the minimum: the minimum wins."""
+  """Rounds half to even, shrinks to the budget, grows to the minimum: the minimum wins."""
   height, width = entry.height, entry.width
   budget = max_tokens * factor**2 // sum(e.frames for e in entries)
   tall, wide = (round(side / factor) * factor for side in (height, width))

@@ -1,4 +1,4 @@
-"""Every field that travels from a file to the model: its name, its shape, its unit, in one place."""
+"""Every field that travels from a file to the model: name, shape and unit, in one place."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ class Example:
 
 
 class Group(NamedTuple):
-  """One patch group of a step shape: `slots` of `size` patches per row, frames of like kind in them."""
+  """One patch group of a step shape: `slots` of `size` patches per row, for frames of like kind."""
 
   slots: int
   size: int

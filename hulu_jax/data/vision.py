@@ -1,4 +1,4 @@
-"""Frames to what the encoder eats: resized, cut into patches in merge-block order, with a keep mask."""
+"""Frames to what the encoder eats: resized, in patches of merge-block order, with a keep mask."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses

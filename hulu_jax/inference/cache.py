@@ -1,4 +1,4 @@
-"""The key-value cache: [layers, batch, length, kv_heads, head_dim], a token's slot is its position."""
+"""The key-value cache [layers, batch, length, kv_heads, head_dim]: a slot is a position."""
 
 from typing import NamedTuple
 
@@ -27,9 +27,7 @@ def write(cache: Cache, k: jax.Array, v: jax.Array, positions: jax.Array) -> Cac
   def row(old: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), position, axis=0)
 
-  return Cache(
-    jax.vmap(row)(cache.k, k, positions), jax.vmap(row)(cache.v, v, positions)
-  )
+  return Cache(jax.vmap(row)(cache.k, k, positions), jax.vmap(row)(cache.v, v, positions))
 
 
 def attend(q: jax.Array, cache: Cache, positions: jax.Array) -> jax.Array:

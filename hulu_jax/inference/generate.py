@@ -1,4 +1,4 @@
-"""From a batch of prompts to answers: one prefill, then one token per row and step, in one program."""
+"""From prompts to answers: one prefill, then one token per row and step, in one program."""
 
 import functools
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from hulu_jax.models.scan import Compute
 
 
 class _Loop(NamedTuple):
-  """step: answers' tokens so far; token: last one per row; answers: int32 [batch, new], eos-padded."""
+  """step: tokens so far; token: the last per row; answers: int32 [batch, new], eos-padded."""
 
   step: jax.Array
   token: jax.Array
@@ -53,9 +53,7 @@ def decode(
     return cache_lib.attend(q, own, positions), own
 
   x = decoder.embed(w["decoder"], token[:, None], compute)
-  x, cache = decoder.forward(
-    w["decoder"], x, positions[:, None], attend, cache, c.decoder, compute
-  )
+  x, cache = decoder.forward(w["decoder"], x, positions[:, None], attend, cache, c.decoder, compute)
   return decoder.logits(w["decoder"], x, c.decoder)[:, 0], cache
 
 

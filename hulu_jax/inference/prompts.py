@@ -1,4 +1,4 @@
-"""Conversations of different lengths and media to one batch: one prompt per row, sizes in few steps."""
+"""Conversations of unlike length and media to one batch: a prompt per row, sizes in few steps."""
 
 from collections.abc import Sequence
 

@@ -1,0 +1,1 @@
+"""The model in other libraries' clothes: thin surfaces over the same functions."""

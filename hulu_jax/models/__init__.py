@@ -1,1 +1,1 @@
-"""The model as pure functions over dicts of arrays: `specs(config)` beside the function it serves."""
+"""The model as pure functions over dicts of arrays: specs beside the function they serve."""

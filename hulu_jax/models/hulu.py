@@ -1,4 +1,4 @@
-"""The whole model: one batch of packed conversations and their pictures to hidden states and logits."""
+"""The whole model: packed conversations and their pictures to hidden states and logits."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def specs(c: HuluConfig) -> P.Specs:
 def take_rows(x: jax.Array, index: jax.Array) -> jax.Array:
   """Row-wise gather: x [batch, n, ...], index int [batch, k] -> [batch, k, ...].
 
-  An index past the end gives zeros.  Each row gathers from itself, so nothing leaves its data shard.
+  An index past the end gives zeros.  Each row gathers from itself: nothing leaves its data shard.
   """
   # A batch of one row loses its axis in reshapes, and vmap wants its operands laid out alike.
   x = sharding.lay(x, ("batch", *(None,) * (x.ndim - 1)))

@@ -1,7 +1,7 @@
 """The table of model sizes: adding a size is one entry here.
 
 Sources: the public configurations of Qwen2.5-7B/32B-Instruct, Qwen3-4B/14B and SigLIP-NaViT.  A
-checkpoint's own config.json wins over this table (`weights.load`); it serves fresh models and plans.
+checkpoint's own config.json wins over this table (`weights.load`); it serves fresh models.
 """
 
 from hulu_jax.models.config import DecoderConfig

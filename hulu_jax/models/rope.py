@@ -10,7 +10,7 @@ import numpy as np
 
 
 def sequence_angles(positions: jax.Array, head_dim: int, theta: float) -> jax.Array:
-  """positions int [...] -> angles float32 [..., head_dim / 2]: position * theta^(-2j / head_dim)."""
+  """int [...] -> angles float32 [..., head_dim / 2]: position * theta^(-2j / head_dim)."""
   return positions[..., None].astype(jnp.float32) * _frequencies(head_dim, theta)
 
 
@@ -35,7 +35,7 @@ def grid_angles(hw: jax.Array, head_dim: int, theta: float) -> jax.Array:
 
 
 def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
-  """Turns dimension i with i + head_dim / 2.  x: [..., seq, heads, head_dim], angles [..., seq, *]."""
+  """Turns dimension i with i + head_dim / 2.  x: [..., seq, heads, head_dim]."""
   cos, sin = jnp.cos(angles)[..., None, :], jnp.sin(angles)[..., None, :]
   a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Running a stack of equal layers as one `lax.scan`, with a named choice of what backward recomputes."""
+"""A stack of equal layers as one `lax.scan`, with a named choice of what backward recomputes."""
 
 from collections.abc import Callable
 import dataclasses

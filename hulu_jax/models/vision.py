@@ -82,7 +82,7 @@ def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: Any) 
 def layer(
   w: P.Params, x: jax.Array, angles: jax.Array, masks: tuple[jax.Array, ...], c: VisionConfig
 ) -> jax.Array:
-  """One pre-norm block.  x: [batch, seq, embed]; masks: per group bool [batch, slots, size, size]."""
+  """One pre-norm block.  x: [batch, seq, embed]; masks[g]: bool [batch, slots, size, size]."""
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
   q, k, v = (einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
   a = _attend_in_slots(rope.rotate(q, angles), rope.rotate(k, angles), v, masks)
@@ -125,8 +125,8 @@ def forward(
 ) -> jax.Array:
   """Patch groups to features of every patch, after the last norm: [batch, all patches, embed].
 
-  patches[g]: uint8 [batch, slots, size, patch**2 * channels]; segments[g]: int [batch, slots, size];
-  hw[g]: int [batch, slots, size, 2].
+  patches[g]: uint8 [batch, slots, size, patch**2 * channels]; segments[g]: int [batch, slots,
+  size]; hw[g]: int [batch, slots, size, 2].
   """
   embedded = [embed_patches(w["patch"], _flat(p), c, compute.dtype) for p in patches]
   x = jnp.concatenate(embedded, axis=1)

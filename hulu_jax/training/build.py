@@ -1,4 +1,4 @@
-"""From an experiment's config to the pure parts of a run: what it trains, its shapes, init and step."""
+"""From an experiment's config to the pure parts of a run: shapes, parameters, init and step."""
 
 from collections.abc import Callable
 import dataclasses

@@ -17,7 +17,7 @@ from hulu_jax.weights import checkpoint as stored
 
 
 class Checkpoints:
-  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block waits for them."""
+  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block awaits them."""
 
   def __init__(self, workdir: Path, *, keep: int):
     options = ocp.CheckpointManagerOptions(

@@ -49,6 +49,7 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
     step_fn = jax.jit(program.step, donate_argnames="state")
 
     with metrics_lib.Writer(workdir) as writer:
+
       def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
         jax.block_until_ready(metrics)
         if step % cfg.report_every == 0 or step == cfg.steps:

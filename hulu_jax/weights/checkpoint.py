@@ -42,9 +42,7 @@ def read_description(workdir: Path) -> tuple[HuluConfig, Policy]:
   found = json.loads((workdir / _DESCRIPTION).read_text())
   config, policy = found["config"], found["policy"]
   return (
-    HuluConfig(
-      vision=VisionConfig(**config["vision"]), decoder=DecoderConfig(**config["decoder"])
-    ),
+    HuluConfig(vision=VisionConfig(**config["vision"]), decoder=DecoderConfig(**config["decoder"])),
     Policy(**{**policy, "compression": Compression(**policy["compression"])}),
   )
 

@@ -78,7 +78,9 @@ def test_a_prompt_does_not_see_its_neighbours(model, answers):
 
 def test_pictures_change_the_scores(model):
   seen = CONVERSATIONS[1]
-  blank = user({"type": "image", "frames": np.zeros((1, 56, 84, 1), np.uint8)}, seen[0]["content"][1])
+  blank = user(
+    {"type": "image", "frames": np.zeros((1, 56, 84, 1), np.uint8)}, seen[0]["content"][1]
+  )
   scores = model.logits([seen, blank])
   assert scores.dtype == np.float32 and scores.shape[:2] == scores.tokens.shape
   n = scores.lengths[0]

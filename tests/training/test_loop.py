@@ -16,7 +16,7 @@ STEPS = 6
 
 
 def config(**changes) -> ConfigDict:
-  """The quick start with small pools, every kind of input, and a batch that eight devices divide."""
+  """The quick start with small pools, every kind of input, a batch that eight devices divide."""
   c = quickstart.get_config()
   with c.unlocked():
     c.steps, c.report_every, c.checkpoint.every = STEPS, 1, 3
@@ -50,7 +50,7 @@ def test_reports_every_step_of_every_dataset(straight):
 
 
 def test_resume_is_bitwise(straight, tmp_path):
-  """Stopped after a checkpoint at step 3, the later losses and the final state are the same bits."""
+  """Stopped after a checkpoint at step 3, later losses and the final state are the same bits."""
   seen, state = straight
   stopped = config(mesh={"data": 8})
   calls = []
@@ -117,5 +117,3 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, monkeypatch):
   monkeypatch.setitem(presets.PRESETS, "tiny", dataclasses.replace(presets.TINY, decoder=wider))
   with pytest.raises(ValueError, match=r"another architecture: decoder/layers/down is \(3, 176"):
     run(cfg, tmp_path)
-
-
