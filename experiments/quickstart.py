@@ -33,30 +33,47 @@ def get_config():
     "patch": 14,
     "min_tokens": 1,
     "max_tokens": 1024,
-    "merge": {"image": 1, "volume": 2, "video": 2},
+    "merge": {"image": 2, "volume": 2, "video": 2},
     "preset": "radiology",
     "compression": {"mode": "off"},
   }
-  disc = {"name": "synthetic_disc", "split": "train", "seed": 0, "shuffle": False, "fade": 0.45}
+
+  def disc(kind, weight, size, pool):
+    return ml_collections.ConfigDict(
+      {
+        "name": "synthetic_disc",
+        "label": kind,
+        "weight": weight,
+        "shuffle": False,  # the records grow harder from first to last
+        "kind": kind,
+        "split": "train",
+        "seed": c.get_ref("seed"),
+        "size": size,
+        "pool": pool,
+        "fade": 0.45,
+      }
+    )
+
   c.data = {
     "root": ".",
     "mixture": (
-      dict(disc, kind="text", label="text", weight=0.36, size=30000, pool=0),
-      dict(disc, kind="2D", label="2D", weight=0.36, size=30000, pool=3000),
-      dict(disc, kind="3D", label="3D", weight=0.14, size=11500, pool=1000),
-      dict(disc, kind="video", label="video", weight=0.14, size=11500, pool=1000),
+      disc("text", 0.36, size=30000, pool=0),
+      disc("2D", 0.36, size=30000, pool=3000),
+      disc("3D", 0.14, size=11500, pool=1000),
+      disc("video", 0.14, size=11500, pool=1000),
     ),
     "lookahead": 4,
     "threads": 1,
     "prefetch": 4,
     "max_bad": 0,
   }
+  # A row holds one picture (64 patches) or one clip (6 frames of 16), and a text where it fits.
   c.shape = {
     "rows": 20,
-    "tokens": 128,
+    "tokens": 104,
     "supervised": 32,
-    "visual": 64,
-    "groups": ((1, 64, 1, 1), (6, 16, 1, 2)),
+    "visual": 24,
+    "groups": ((1, 96, 1, 2),),
   }
   c.checkpoint = {"every": 500, "keep": 2}
   return c

@@ -10,5 +10,5 @@ workdir=${WORKDIR:-runs/quickstart}
 .venv/bin/hulu train --config=experiments/quickstart.py --workdir="$workdir"
 .venv/bin/hulu evaluate --workdir="$workdir" --benchmark=synthetic_disc
 cine=$(.venv/bin/python -c 'from hulu_jax.media import samples; print(samples.locate("cine"))')
-.venv/bin/hulu inspect "$cine" --compression=fixed --threshold=12.75 --overlay="$workdir/retention.png"
+.venv/bin/hulu inspect "$cine" --crop=45,75,205,245 --compression=fixed --threshold=6 --overlay="$workdir/retention.png"
 echo "results: $workdir/result.json  loss curve: $workdir/loss.png  kept tokens: $workdir/retention.png"

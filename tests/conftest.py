@@ -21,7 +21,7 @@ from hulu_jax.models import presets
 jax.config.update("jax_num_cpu_devices", 8)
 
 # Importing the package must be enough: with few threads collectives over eight devices hang.
-assert int(os.environ["NPROC"]) >= 16, hulu_jax
+assert int(os.environ["NPROC"]) >= 16, f"NPROC was set before {hulu_jax.__name__} was imported"
 
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()

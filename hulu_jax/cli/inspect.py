@@ -18,9 +18,6 @@ from hulu_jax.data import vision
 from hulu_jax.data.schema import Visual
 from hulu_jax.media import windows
 
-# Grey levels of mean change above which `--compression fixed` keeps a token, unless told otherwise:
-# the released model's own number, shown in the answer.  A clinical choice.
-_FIXED_GREY = 12.75
 _EXAMPLE = """examples:
   hulu inspect ct_folder --window lung
   hulu inspect ct.nii.gz --modality CT --window 40/400 --json
@@ -106,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--compression", choices=compression_lib.MODES, default="off")
   parser.add_argument(
-    "--threshold", type=float, default=_FIXED_GREY, metavar="GREY", help="for --compression fixed"
+    "--threshold",
+    type=float,
+    metavar="GREY",
+    help="for --compression fixed: grey levels of mean change, a clinical choice",
   )
   parser.add_argument("--json", action="store_true", help="print one JSON object")
   parser.add_argument(
@@ -140,6 +140,8 @@ def _crop(text: str | None) -> str | tuple[int, int, int, int] | None:
 
 
 def _policy(args: argparse.Namespace) -> vision.Policy:
+  if args.compression == "fixed" and args.threshold is None:
+    raise media_lib.BadRecord("options", "--compression fixed needs --threshold, in grey levels")
   grey = args.threshold if args.compression == "fixed" else None
   compression = compression_lib.Compression(mode=args.compression, grey=grey)
   return dataclasses.replace(vision.HULUMED, preset=args.preset, compression=compression)

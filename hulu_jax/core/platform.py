@@ -17,7 +17,8 @@ _FEWEST = 16  # with 8 threads, 8 devices hung
 def narrow() -> None:
   """Undoes the widening unless emulated devices were asked for; call before first use."""
   flags = os.environ.get("XLA_FLAGS", "")
-  emulated = jax.config.jax_num_cpu_devices > 1 or "host_platform_device_count" in flags
+  devices = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]  # made at run time
+  emulated = devices > 1 or "host_platform_device_count" in flags
   if not emulated and os.environ.get("NPROC") == _THREADS:
     del os.environ["NPROC"]
 

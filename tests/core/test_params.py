@@ -12,6 +12,9 @@ from hulu_jax.core import sharding
 from hulu_jax.core import tree
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
+from hulu_jax.models.config import DecoderConfig
+from hulu_jax.models.config import HuluConfig
+from hulu_jax.models.config import VisionConfig
 
 DRAWS = 40_000
 # Which dimensions of a weight its matmul contracts, counted without the layer axis.  Written from
@@ -54,8 +57,22 @@ def expected(name: str, shape: tuple[int, ...], embed_std: float) -> tuple[float
   return (0.0 if name.endswith("bias") else 1.0), 0.0
 
 
+# Every length differs from every other, so that no wrong fan is right by chance.
+UNLIKE = HuluConfig(
+  vision=VisionConfig(
+    patch=7, channels=3, embed=96, layers=2, heads=3, head_dim=16, mlp=200, norm_eps=1e-6,
+    rope_theta=1e4,
+  ),
+  decoder=DecoderConfig(
+    layers=3, embed=80, heads=6, kv_heads=2, head_dim=24, mlp=220, vocab=130, rope_theta=1e6,
+    norm_eps=1e-6, qkv_bias=True, qk_norm=True, tied=False, max_positions=64, embed_std=0.3,
+  ),
+)  # fmt: skip
+CONFIGS = {**presets.PRESETS, "unlike": UNLIKE}
+
+
 def cases():
-  for preset, config in presets.PRESETS.items():
+  for preset, config in CONFIGS.items():
     for path, spec in jax.tree.leaves_with_path(hulu.specs(config)):
       name = tree.path_name(path)
       stacked = spec.axes[0] == "layer"
@@ -63,7 +80,7 @@ def cases():
       yield preset, name, spec, expected(name, shape, config.decoder.embed_std)
 
 
-@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("preset", CONFIGS)
 def test_every_initializer_has_its_standard_deviation(preset):
   """At every preset's full width: an initializer's spread does not depend on the shape drawn."""
   for name, spec, (mean, std) in (case[1:] for case in cases() if case[0] == preset):
@@ -71,6 +88,10 @@ def test_every_initializer_has_its_standard_deviation(preset):
     # Five standard errors of a mean and, for a normal, of a standard deviation.
     assert abs(draw.mean() - mean) <= 5 * std / DRAWS**0.5, name
     assert abs(draw.std() - std) <= 5 * std / (2 * DRAWS) ** 0.5, name
+    # Xavier draws are uniform: none lies beyond sqrt(3) deviations.  Normal ones reach beyond 3.
+    reach = np.abs(draw - mean).max() / (std or 1.0)
+    uniform = name.startswith("vision/layers") and name in CONTRACTED
+    assert reach <= 3**0.5 if uniform or not std else reach > 3, name
 
 
 def test_whole_trees_are_drawn_with_these_deviations(fresh_tiny):

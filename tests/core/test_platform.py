@@ -6,10 +6,7 @@ import sys
 
 import pytest
 
-from hulu_jax.core import platform
 from hulu_jax.core import sharding
-
-ONE_DEVICE = {"XLA_FLAGS": "", "NPROC": "32"}
 
 
 def test_importing_the_package_widens_the_pool_unless_the_user_chose():
@@ -30,18 +27,30 @@ def test_a_mesh_that_would_hang_is_refused(monkeypatch, found):
     sharding.make_mesh({"data": 8})
 
 
+NARROWED = """
+import os, sys
+import hulu_jax, jax
+from hulu_jax.core import platform
+if sys.argv[1:]:
+  jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+platform.narrow()
+print(os.environ.get("NPROC"))
+"""
+
+
 @pytest.mark.parametrize(
-  ("env", "left"),
+  ("env", "devices", "left"),
   [
-    ({}, None),
-    ({"NPROC": "16"}, "16"),
-    ({"JAX_NUM_CPU_DEVICES": "8"}, "32"),
-    ({"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, "32"),
+    ({}, [], "None"),
+    ({"NPROC": "16"}, [], "16"),
+    ({}, ["8"], "32"),
+    ({"JAX_NUM_CPU_DEVICES": "8"}, [], "32"),
+    ({"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, [], "32"),
   ],
 )
-def test_a_command_on_one_device_narrows_it_again(monkeypatch, env, left):
-  monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-  for name, value in (ONE_DEVICE | env).items():
-    monkeypatch.setenv(name, value)
-  platform.narrow()
-  assert os.environ.get("NPROC") == left
+def test_a_command_on_one_device_narrows_it_again(env, devices, left):
+  hidden = ("NPROC", "XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
+  env = {k: v for k, v in os.environ.items() if k not in hidden} | env
+  command = [sys.executable, "-c", NARROWED, *devices]
+  out = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+  assert out.stdout.strip() == left

@@ -12,7 +12,7 @@ from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
 from hulu_jax.media.errors import BadRecord
 
-SHAPE = StepShape(2, 64, 24, 24, (Group(2, 16, 1, 1),))
+SHAPE = StepShape(2, 80, 24, 24, (Group(2, 16, 1, 1),))
 PLAIN = {"name": "-", "label": "a", "weight": 1.0, "shuffle": False}
 SHUFFLED = {**PLAIN, "shuffle": True}
 

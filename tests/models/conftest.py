@@ -38,8 +38,9 @@ def mixed_batch(builder) -> Mixed:
       where = np.flatnonzero(row == number)
       spans.append((r, slice(where[0], where[-1] + 1)))
   places = {e.id: span for e, span in zip(packer.examples, spans, strict=True)}
-  # What the tests below rely on: rows that are shared, and one row of nothing but padding.
+  # What the tests rely on: rows and even a slot that samples share, and a row of mere padding.
   assert len({r for r, _ in spans}) < len(spans)
+  assert batch.patch_segment[1][0, 0].max() == 2
   assert (batch.segments[-1] == 0).all()
   assert all((s > 0).any() for s in batch.patch_segment)
   return Mixed(examples, batch, places)

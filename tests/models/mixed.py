@@ -16,7 +16,7 @@ from hulu_jax.training import optimizer as optimizer_lib
 # compiled step can be told by its shape.
 SHAPE = StepShape(
   rows=4,
-  tokens=107,
+  tokens=113,
   supervised=23,
   visual=41,
   groups=(Group(2, 18, 3, 1), Group(2, 19, 1, 1), Group(2, 36, 1, 2), Group(1, 20, 3, 2)),
@@ -57,21 +57,21 @@ def medium(kind: str, frames: int, height: int, width: int, channels: int, seed:
 
 
 CONVERSATIONS = {
-  "text": record(question="Is the heart normal?", answer="Yes."),
   "pictures": record(
     medium("image", 1, 42, 56, 1, 0),
     medium("image", 1, 28, 84, 3, 1),
     question="Which ?",
     answer="The right one.",
   ),
-  "volume": record(medium("volume", 3, 56, 56, 1, 2), question="Third?", answer="middle"),
-  "clip": record(medium("video", 2, 28, 56, 3, 3), question="What moves?", answer="No."),
   "both": record(
     medium("volume", 2, 56, 84, 1, 4),
     medium("image", 1, 28, 28, 1, 5),
     question="And now?",
     answer="Clear, 3 mm.",
   ),
+  "text": record(question="Is the heart normal?", answer="Yes."),
+  "volume": record(medium("volume", 3, 56, 56, 1, 2), question="Third?", answer="middle"),
+  "clip": record(medium("video", 2, 28, 56, 3, 3), question="What moves?", answer="No."),
 }
 
 

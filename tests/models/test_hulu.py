@@ -18,7 +18,7 @@ from tests.models import mixed as shared
 
 def test_logits_are_float32_of_every_position(params, mixed, logits):
   got = logits(params, mixed.batch)
-  assert (got.shape, got.dtype) == ((4, 107, 512), jnp.float32)
+  assert (got.shape, got.dtype) == ((4, 113, 512), jnp.float32)
   assert np.isfinite(got).all()
 
 

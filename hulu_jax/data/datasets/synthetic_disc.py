@@ -33,10 +33,10 @@ HELD_OUT_PAIRS = (
 
 _SIDES = ("left", "right")
 _THIRDS = ("first", "middle", "last")
-# How many findings a text lists, the harder the later in training.  Even counts have as many left
-# as right ones, so that no count of words answers.
-_COUNTS_BY_EASE = ((0.875, (1,)), (0.675, (1, 2)), (0.5, (2, 2, 4)))
-_COUNTS = (2, 4)
+# How many findings a text lists, one at first.  Two are always one left and one right, so that no
+# count of words answers.
+_COUNTS_BY_EASE = ((0.75, (1,)), (0.35, (1, 2)))
+_COUNTS = (2,)
 
 # Smallest and largest radius and contrast of a disc at full difficulty; while easy the smallest
 # grows by up to the last number.  A picture's rows and columns are its 14-pixel patches.
@@ -136,11 +136,11 @@ class Source:
       _discs.draw(frame, disc, texture)
     frame = _discs.finish(frame, noise, rng.uniform(0, _discs.MAX_NOISE))
     quadrant = f"{('upper', 'lower')[lower]} {_SIDES[right]}"
+    axis, place = (("row", y), ("column", x))[rng.integers(2)]
     turns = [
       ("is there a disc ?", "yes" if present else "no"),
       ("which quadrant is the disc in ?", quadrant if present else "none"),
-      ("which row ?", str(int(y // _CELL) + 1) if present else "none"),
-      ("which column ?", str(int(x // _CELL) + 1) if present else "none"),
+      (f"which {axis} ?", str(int(place // _CELL) + 1) if present else "none"),
     ]
     return {"type": "image", "frames": frame[None, :, :, None]}, turns
 
