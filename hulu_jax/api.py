@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +75,16 @@ class Model:
     longest = max(len(p.tokens) for p in prompts) + max_new_tokens
     self._check_length(longest)
     batch, merges = self._batch(prompts)
+    plan = generate_lib.Plan(
+      config=self.config,
+      compute=self.compute,
+      merges=merges,
+      eos=self._tokenizer().eos,
+      new_tokens=max_new_tokens,
+      sampling=Sampling(temperature=temperature, top_p=top_p),
+    )
     with jax.set_mesh(self.mesh):
-      answers = generate_lib.generate(
-        self.params,
-        batch,
-        jax.random.key(seed),
-        merges=merges,
-        c=self.config,
-        compute=self.compute,
-        eos=self._tokenizer().eos,
-        new_tokens=max_new_tokens,
-        sampling=Sampling(temperature=temperature, top_p=top_p),
-      )
+      answers = generate_lib.generate(self.params, batch, jax.random.key(seed), plan)
     return [self._text(row) for row in np.asarray(answers)[: len(prompts)]]
 
   def logits(self, conversations: Sequence[Messages]) -> Logits:
@@ -131,7 +128,7 @@ class Model:
     return self._tokenizer().decode(ids[: ends[0]] if len(ends) else ids)
 
 
-@functools.partial(jax.jit, static_argnames=("merges", "c", "compute"))
+@jax.jit(static_argnames=("merges", "c", "compute"))
 def _logits(
   w: P.Params, batch: Batch, *, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:

@@ -50,16 +50,20 @@ def render(
     if role not in ROLES:
       raise ValueError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
     kind = "stream" if role == "stream" else "im"
-    pieces += [Piece(special=f"{kind}_start"), Piece(text=f"{role}\n")]
+    spoken = "answer" if role == "assistant" else "prompt"
+    body: list[Piece] = []
     for item in content_items(message):
       if item["type"] == "text":
-        pieces.append(_text(item["text"], role))
+        body.append(Piece(text=item["text"], role=spoken))
         continue
       if entry == len(entries):
         raise ValueError(f"the messages hold more media than the {len(entries)} given")
-      pieces += _frames(entry, entries[entry], item["type"])
+      body += _frames(entry, entries[entry], item["type"])
       entry += 1
-    closing = {"assistant": "answer", "stream": "stream_end"}.get(role, "prompt")
+    if role == "assistant":
+      body = _stripped(_joined(body))
+    closing = "stream_end" if role == "stream" else spoken
+    pieces += [Piece(special=f"{kind}_start"), Piece(text=f"{role}\n"), *body]
     pieces += [Piece(special=f"{kind}_end", role=closing), Piece(text="\n")]
   if entry != len(entries):
     raise ValueError(f"the messages hold {entry} media, {len(entries)} were given")
@@ -100,9 +104,13 @@ def texts(message: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def _text(text: str, role: str) -> Piece:
-  # A leading newline would melt into the header's newline and shift the labels.
-  return Piece(text=text.strip(), role="answer") if role == "assistant" else Piece(text=text)
+def _stripped(answer: list[Piece]) -> list[Piece]:
+  """Without outer white space: a leading newline would melt into the header's and shift labels."""
+  if answer and answer[0].text is not None:
+    answer[0] = answer[0]._replace(text=answer[0].text.lstrip())
+  if answer and answer[-1].text is not None:
+    answer[-1] = answer[-1]._replace(text=answer[-1].text.rstrip())
+  return answer
 
 
 def _frames(index: int, entry: Entry, kind: str) -> list[Piece]:

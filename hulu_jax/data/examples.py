@@ -11,6 +11,7 @@ import numpy as np
 
 from hulu_jax import media as media_lib
 from hulu_jax.data import chat
+from hulu_jax.data import llava
 from hulu_jax.data import vision
 from hulu_jax.data.schema import Example
 from hulu_jax.data.tokenizer import Tokenizer
@@ -37,14 +38,17 @@ class Builder:
   root: Path | None
   source: int = 0
 
-  def __call__(self, record: Mapping[str, Any]) -> Example | BadRecord:
+  def __call__(self, record: Mapping[str, Any] | BadRecord) -> Example | BadRecord:
     """The example, or the reason why there is none: the caller counts and skips."""
+    if isinstance(record, BadRecord):
+      return record
+    if "id" not in record or not {"messages", "conversations"} & record.keys():
+      return BadRecord("format", f"keys {sorted(record)}; expected id, and messages")
     try:
-      return self.build(record["messages"], str(record["id"]), generate=False)
+      messages = record["messages"] if "messages" in record else llava.to_messages(record)
+      return self.build(messages, str(record["id"]), generate=False)
     except BadRecord as bad:
       return bad
-    except KeyError as missing:
-      return BadRecord("format", f"a record without {missing}; expected id and messages")
 
   def build(self, messages: Any, name: str, *, generate: bool) -> Example:
     """Messages to an example; `generate` ends it with the header of the answer to come.

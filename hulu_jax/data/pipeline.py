@@ -49,6 +49,10 @@ class Options:
   max_bad: int
   seed: int
 
+  def __post_init__(self) -> None:
+    if self.lookahead < 1:
+      raise ValueError(f"data.lookahead = {self.lookahead}; a batch is full once one must wait")
+
 
 def sources(mixture: Sequence[Mapping[str, Any]]) -> list[Any]:
   """The mixture's datasets, each made from the fields of its entry."""

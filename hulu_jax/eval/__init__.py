@@ -1,0 +1,1 @@
+"""Asking benchmark questions: intervals, figures, and one file per benchmark."""

@@ -1,5 +1,6 @@
 """From prompts to answers: one prefill, then one token per row and step, in one program."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -17,6 +18,21 @@ from hulu_jax.models import decoder
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+  """What a generation program is compiled for.
+
+  merges: of the batch's patch groups; eos: ids that end an answer; new_tokens: at most.
+  """
+
+  config: HuluConfig
+  compute: Compute
+  merges: tuple[int, ...]
+  eos: tuple[int, ...]
+  new_tokens: int
+  sampling: Sampling
 
 
 class _Loop(NamedTuple):
@@ -57,30 +73,18 @@ def decode(
   return decoder.logits(w["decoder"], x, c.decoder)[:, 0], cache
 
 
-@functools.partial(
-  jax.jit, static_argnames=("merges", "c", "compute", "eos", "new_tokens", "sampling")
-)
-def generate(
-  w: P.Params,
-  batch: Batch,
-  key: jax.Array,
-  *,
-  merges: tuple[int, ...],
-  c: HuluConfig,
-  compute: Compute,
-  eos: tuple[int, ...],
-  new_tokens: int,
-  sampling: Sampling,
-) -> jax.Array:
+@jax.jit(static_argnames="plan")
+def generate(w: P.Params, batch: Batch, key: jax.Array, plan: Plan) -> jax.Array:
   """Answers, int32 [batch, new_tokens]; after a row's first eos it is all eos[0].
 
   batch: one prompt per row, from position 0.  Stops early once every row is done.
   """
+  c, compute, eos, new_tokens = plan.config, plan.compute, plan.eos, plan.new_tokens
   lengths = jnp.sum(batch.segments > 0, axis=1)
-  hidden, cache = prefill(w, batch, merges, c, compute)
+  hidden, cache = prefill(w, batch, plan.merges, c, compute)
   last = hulu.take_rows(hidden, jnp.maximum(lengths - 1, 0)[:, None])
   key, own = jax.random.split(key)
-  token = sample.choose(own, decoder.logits(w["decoder"], last, c.decoder)[:, 0], sampling)
+  token = sample.choose(own, decoder.logits(w["decoder"], last, c.decoder)[:, 0], plan.sampling)
   start = _Loop(
     step=jnp.ones((), jnp.int32),
     token=token,
@@ -96,7 +100,7 @@ def generate(
   def one(loop: _Loop) -> _Loop:
     logits, cache = decode(w, loop.token, lengths + loop.step - 1, loop.cache, c, compute)
     key, own = jax.random.split(loop.key)
-    token = jnp.where(loop.done, eos[0], sample.choose(own, logits, sampling))
+    token = jnp.where(loop.done, eos[0], sample.choose(own, logits, plan.sampling))
     here = jnp.arange(new_tokens) == loop.step
     answers = jnp.where(here, token[:, None], loop.answers)
     done = loop.done | _is_eos(token, eos)

@@ -28,6 +28,7 @@ class Limits:
     self.within("bytes", count, self.max_bytes)
 
   def within(self, what: str, found: int, most: int) -> None:
+    """Raises BadRecord where `found` of something is more than `most`."""
     if found > most:
       raise BadRecord("limit", f"{found:,} {what}; the limit is {most:,}")
 

@@ -1,6 +1,7 @@
 """The training loop.  Read `train` to know what a run does, in order."""
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -36,40 +37,53 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
   """
   program = build_lib.build(cfg)
   mesh = sharding.make_mesh(cfg.mesh)
-  workdir.mkdir(parents=True, exist_ok=True)
   datasets = pipeline.sources(cfg.data.mixture)
+  workdir.mkdir(parents=True, exist_ok=True)
   tokenizer = prepare_tokenizer(cfg, program, datasets, workdir)
-  data = _iterator(cfg, program, datasets, tokenizer, sharding.data_shards(mesh))
-  names = [entry["label"] for entry in cfg.data.mixture]
+  stored.write_description(workdir, program.config, program.policy)
   rows = sharding.batch_sharding(mesh)
 
-  with jax.set_mesh(mesh), Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints:
-    stored.write_description(workdir, program.config, program.policy)
+  with (
+    jax.set_mesh(mesh),
+    metrics_lib.Writer(workdir) as writer,
+    Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
+    contextlib.closing(
+      _iterator(cfg, program, datasets, tokenizer, sharding.data_shards(mesh))
+    ) as data,
+  ):
     state = _first_state(cfg, program, mesh, checkpoints, data)
     step_fn = jax.jit(program.step, donate_argnames="state")
+    finish = _reporter(cfg, writer, report)
 
-    with metrics_lib.Writer(workdir) as writer:
-
-      def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
-        jax.block_until_ready(metrics)
-        if step % cfg.report_every == 0 or step == cfg.steps:
-          scalars = metrics_lib.scalars(metrics, names) | dict(info)
-          writer.write(step, scalars)
-          report(step, scalars)
-
-      pending = None
-      # Order matters: batch, step, report (of the step before), save.
-      for step in range(int(state.step) + 1, cfg.steps + 1):
-        packed = next(data)
-        state, metrics = step_fn(state, build_lib.to_global(packed.batch, rows))
-        if pending:
-          finish(*pending)  # one step late, so that the device never waits for the host
-        pending = (step, metrics, packed.info)
-        if step % cfg.checkpoint.every == 0 or step == cfg.steps:
-          checkpoints.save(step, state, data)
+    pending = None
+    # Order matters: batch, step, report (of the step before), save.
+    for step in range(int(state.step) + 1, cfg.steps + 1):
+      packed = next(data)
+      state, metrics = step_fn(state, build_lib.to_global(packed.batch, rows))
       if pending:
-        finish(*pending)
+        finish(*pending)  # one step late, so that the device never waits for the host
+      pending = (step, metrics, packed.info)
+      if step % cfg.checkpoint.every == 0 or step == cfg.steps:
+        checkpoints.save(step, state, data)
+    if pending:
+      finish(*pending)
   return state
+
+
+def _reporter(
+  cfg: ConfigDict, writer: metrics_lib.Writer, report: Report
+) -> Callable[[int, Any, Mapping[str, float]], None]:
+  """What to do with a step's metrics: wait for them, and now and then write and report them."""
+  names = [entry["label"] for entry in cfg.data.mixture]
+
+  def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
+    jax.block_until_ready(metrics)
+    if step % cfg.report_every == 0 or step == cfg.steps:
+      scalars = metrics_lib.scalars(metrics, names) | dict(info)
+      writer.write(step, scalars)
+      report(step, scalars)
+
+  return finish
 
 
 def _first_state(

@@ -43,10 +43,11 @@ def opened(folder: pathlib.Path) -> Iterator[Tensors]:
     owner: dict[str, str] = {}
     for path in _files(folder, named):
       handle = stack.enter_context(_open(path))
-      for name in handle.keys():
-        if name in handles:
-          raise ValueError(f"{folder}: {name} is in both {owner[name]} and {path.name}; remove one")
-        handles[name], owner[name] = handle, path.name
+      names = set(handle.keys())
+      if twice := sorted(names & handles.keys()):
+        raise ValueError(f"{folder}: {twice[0]} is in both {owner[twice[0]]} and {path.name}")
+      handles |= dict.fromkeys(names, handle)
+      owner |= dict.fromkeys(names, path.name)
     lost = sorted(set(named) - set(handles))
     if lost:
       files = sorted({named[name] for name in lost})

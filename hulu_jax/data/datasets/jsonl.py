@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from hulu_jax.media.errors import BadRecord
+
 
 class Source:
   """Random access to the records of `path`; blank lines do not count.
@@ -15,7 +17,7 @@ class Source:
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: an empty file; on access, a line that is not a JSON object, named by its number.
+    ValueError: an empty file.
   """
 
   def __init__(self, *, path: str):
@@ -35,15 +37,16 @@ class Source:
   def __len__(self) -> int:
     return len(self._offsets)
 
-  def __getitem__(self, index: int) -> dict[str, Any]:
+  def __getitem__(self, index: int) -> dict[str, Any] | BadRecord:
+    """The record, or why the line holds none: the pipeline counts and skips it."""
     with self._path.open("rb") as file:
       file.seek(self._offsets[index])
       line = file.readline()
-    where = f"{self._path}, line {self._lines[index]}"
+    where = f"line {self._lines[index]}"
     try:
       record = json.loads(line)
     except json.JSONDecodeError as error:
-      raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+      return BadRecord("format", f"{where}: not JSON ({error.msg} at column {error.colno})")
     if not isinstance(record, dict):
-      raise ValueError(f"{where}: a {type(record).__name__}; expected an object")
+      return BadRecord("format", f"{where}: a {type(record).__name__}; expected an object")
     return record

@@ -1,0 +1,1 @@
+"""One file per benchmark: `run(generate, seed=, n=)`, `verdict(result)`, NEW_TOKENS."""
