@@ -11,12 +11,12 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
-  c.steps = 2600
+  c.steps = 2500
   c.report_every = 20
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
-  c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "full"}
+  c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
   c.trainable = ".*"
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
@@ -38,7 +38,7 @@ def get_config():
     "compression": {"mode": "off"},
   }
 
-  def disc(kind, weight, size, pool):
+  def disc(kind, weight, size, pool, fade):
     return ml_collections.ConfigDict(
       {
         "name": "synthetic_disc",
@@ -50,17 +50,17 @@ def get_config():
         "seed": c.get_ref("seed"),
         "size": size,
         "pool": pool,
-        "fade": 0.45,
+        "fade": fade,
       }
     )
 
   c.data = {
     "root": ".",
     "mixture": (
-      disc("text", 0.36, size=30000, pool=0),
-      disc("2D", 0.36, size=30000, pool=3000),
-      disc("3D", 0.14, size=11500, pool=1000),
-      disc("video", 0.14, size=11500, pool=1000),
+      disc("text", 0.36, size=29000, pool=0, fade=0.15),
+      disc("2D", 0.36, size=29000, pool=3000, fade=0.45),
+      disc("3D", 0.14, size=11200, pool=1000, fade=0.45),
+      disc("video", 0.14, size=11200, pool=1000, fade=0.45),
     ),
     "lookahead": 4,
     "threads": 1,

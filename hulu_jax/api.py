@@ -171,6 +171,8 @@ def load(
       f"{source}: no run folder (model.json), no Hugging Face folder (config.json), and no preset; "
       f"presets are {', '.join(presets.PRESETS)}"
     )
+  if config.vision.patch != policy.patch:
+    raise ValueError(f"{source}: patches of {config.vision.patch}, media come in {policy.patch}")
   compute = Compute(dtype=jnp.dtype(dtype), vision_remat="none", decoder_remat="none")
   words = _find_tokenizer(path, None if tokenizer is None else Path(tokenizer), config)
   return Model(params, config, policy, words, compute, where)

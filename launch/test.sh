@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 source launch/venv.sh
 venv test
 
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest -n 2 "$@"

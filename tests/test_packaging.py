@@ -107,6 +107,13 @@ def test_both_ends_of_the_line_are_pinned():
   assert Version("0.12") <= Version(found["py313"]) < Version("0.13")
 
 
+def test_lower_bounds_are_the_versions_that_are_tested():
+  text = (ROOT / "constraints" / "py311.txt").read_text()
+  pins = {n.lower().replace("_", "-"): v for n, v in re.findall(r"^(\S+)==(\S+)$", text, re.M)}
+  for distribution, requirement in (required() | extras()["quickstart"]).items():
+    assert f">={pins[distribution]}" in str(requirement.specifier).split(","), distribution
+
+
 def test_every_folder_with_code_is_a_package():
   for folder in {file.parent for file in (ROOT / "hulu_jax").rglob("*.py")}:
     assert (folder / "__init__.py").is_file(), folder

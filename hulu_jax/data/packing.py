@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hulu_jax.data import vision
+from hulu_jax.data.schema import PATCH
 from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import Group
@@ -112,7 +113,7 @@ def empty_batch(shape: StepShape) -> Batch:
     loss_index=np.full((shape.rows, shape.supervised), shape.tokens, np.int32),
     loss_weights=np.zeros((shape.rows, shape.supervised), np.float32),
     patches=tuple(
-      np.zeros((shape.rows, g.slots, g.size, 196 * g.channels), np.uint8) for g in groups
+      np.zeros((shape.rows, g.slots, g.size, PATCH**2 * g.channels), np.uint8) for g in groups
     ),
     patch_segment=tuple(np.zeros((shape.rows, g.slots, g.size), np.int32) for g in groups),
     patch_hw=tuple(np.zeros((shape.rows, g.slots, g.size, 2), np.int16) for g in groups),
@@ -135,11 +136,11 @@ def _place_frames(
   """First fit of every frame into the smallest fitting groups; None if one is left over."""
   places = []
   for visual in visuals:
-    channels = visual.patches.shape[2] // 196
     fitting = [
       i
       for i, g in enumerate(groups)
-      if (g.channels, g.merge) == (channels, visual.merge) and g.size >= visual.patches.shape[1]
+      if (g.channels, g.merge) == (visual.channels, visual.merge)
+      and g.size >= visual.patches.shape[1]
     ]
     fitting.sort(key=lambda i: groups[i].size)
     for _ in range(len(visual.patches)):

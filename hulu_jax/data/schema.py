@@ -7,6 +7,9 @@ import numpy as np
 
 Array = Any  # numpy on the host, a jax.Array on the device
 
+# Side of a patch in pixels: fixed by the contract, since a patch of one channel is 196 bytes.
+PATCH = 14
+
 
 @dataclasses.dataclass(frozen=True)
 class Visual:
@@ -23,6 +26,11 @@ class Visual:
   grid: tuple[int, int]
   merge: int
   keep: np.ndarray
+
+  @property
+  def channels(self) -> int:
+    """1 for grey media, 3 for colour."""
+    return self.patches.shape[2] // PATCH**2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from hulu_jax.data import compression as compression_lib
 from hulu_jax.data import resize
 from hulu_jax.data.compression import Compression
+from hulu_jax.data.schema import PATCH
 from hulu_jax.data.schema import Visual
 from hulu_jax.media.types import Media
 
@@ -27,6 +28,10 @@ class Policy:
   merge: Mapping[str, int]
   preset: str
   compression: Compression
+
+  def __post_init__(self) -> None:
+    if self.patch != PATCH:
+      raise ValueError(f"patch {self.patch}; the batch's contract fixes {PATCH} pixels")
 
 
 # What the released model uses (16,384 tokens, volumes and clips merged 2 x 2), compression off.

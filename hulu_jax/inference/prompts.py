@@ -23,7 +23,7 @@ def shape_for(prompts: Sequence[Example], rows: int) -> StepShape:
   for prompt in prompts:
     frames: dict[tuple[int, int], int] = {}
     for v in prompt.visuals:
-      kind = (v.patches.shape[2] // 196, v.merge)
+      kind = (v.channels, v.merge)
       frames[kind] = frames.get(kind, 0) + len(v.patches)
       slots, size = wanted.get(kind, (0, 0))
       wanted[kind] = (max(slots, frames[kind]), max(size, v.patches.shape[1]))

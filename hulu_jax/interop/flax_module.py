@@ -12,20 +12,22 @@ from hulu_jax.core import params as P
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.hulu import Batch
+from hulu_jax.models.scan import FLOAT32
 from hulu_jax.models.scan import Compute
 
 
 class HuluMed(nn.Module):
   """`models.hulu` with its parameters held by Flax.
 
-  merges: merge size of each patch group of the batches to come; compute: dtype and remat.
+  merges: merge size of each patch group of the batches to come, none for text alone; compute: dtype
+  and remat, float32 without remat unless told.
   `init(key, batch)` gives {"params": the tree of `hulu.specs(config)`}; under `jax.set_mesh` every
   leaf is born sharded.
   """
 
   config: HuluConfig
-  merges: tuple[int, ...]
-  compute: Compute
+  merges: tuple[int, ...] = ()
+  compute: Compute = FLOAT32
 
   def setup(self) -> None:
     """Declares one Flax parameter per component; its value is the component's whole subtree."""

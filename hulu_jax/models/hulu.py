@@ -40,7 +40,13 @@ def take_rows(x: jax.Array, index: jax.Array) -> jax.Array:
 def visual_tokens(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """The batch's kept visual tokens, projected: [batch, V, embed] (see `data.schema.Batch`)."""
+  """The batch's kept visual tokens, projected: [batch, V, embed] (see `data.schema.Batch`).
+
+  Raises:
+    ValueError: `merges` that are not one per patch group.
+  """
+  if len(merges) != len(batch.patches):
+    raise ValueError(f"merges {merges} for a batch of {len(batch.patches)} patch groups")
   x = vision.forward(
     w["vision"], batch.patches, batch.patch_segment, batch.patch_hw, c.vision, compute
   )

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # Named so that "save_attention" can keep exactly these activations.
 ATTENTION = "attention"
@@ -33,6 +34,9 @@ class Compute:
     for name in (self.vision_remat, self.decoder_remat):
       if name not in REMAT:
         raise ValueError(f"unknown remat {name!r}; there are: {', '.join(REMAT)}")
+
+
+FLOAT32 = Compute(dtype=jnp.float32, vision_remat="none", decoder_remat="none")
 
 
 def over_layers(

@@ -60,6 +60,9 @@ def build(cfg: ConfigDict) -> Program:
     ValueError: numbers that cannot be meant; the message names the key.
   """
   config = presets.get(cfg.model)
+  media = policy(cfg.policy)
+  if media.patch != config.vision.patch:
+    raise ValueError(f"policy.patch = {media.patch}, {cfg.model} has {config.vision.patch}")
   shape = step_shape(cfg.shape)
   if shape.tokens > config.decoder.max_positions:
     raise ValueError(
@@ -85,7 +88,7 @@ def build(cfg: ConfigDict) -> Program:
 
   return Program(
     config=config,
-    policy=policy(cfg.policy),
+    policy=media,
     shape=shape,
     specs=specs,
     state=state,

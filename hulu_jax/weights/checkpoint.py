@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
@@ -75,8 +76,8 @@ def check_shapes(steps: Path, step: int, expected: Any) -> None:
   Raises:
     ValueError: the first parameter, by name, that differs.
   """
-  with ocp.PyTreeCheckpointer() as reader:
-    declared = reader.metadata(steps / str(step) / "state").item_metadata.tree["params"]
+  state = epath.Path(steps / str(step) / "state")
+  declared = ocp.PyTreeCheckpointHandler().metadata(state).tree["params"]
   there = {tree.path_name(p): tuple(m.shape) for p, m in jax.tree.leaves_with_path(declared)}
   here = {tree.path_name(p): tuple(s.shape) for p, s in jax.tree.leaves_with_path(expected)}
   for name in sorted(there.keys() | here.keys()):

@@ -77,6 +77,14 @@ def test_apply_equals_the_functions(variables, batch, want, quick):
   np.testing.assert_array_equal(got, want)
 
 
+def test_the_config_alone_is_enough_for_text(batch):
+  text = batch._replace(patches=(), patch_segment=(), patch_hw=())
+  logits = jax.eval_shape(HuluMed(presets.TINY).init_with_output, jax.random.key(0), text)[0]
+  assert logits.shape == (*batch.tokens.shape, presets.TINY.decoder.vocab)
+  with pytest.raises(ValueError, match=r"merges \(\) for a batch of 4 patch groups"):
+    jax.eval_shape(HuluMed(presets.TINY).init, jax.random.key(0), batch)
+
+
 def test_weights_of_another_shape_are_refused(variables, batch):
   wrong = jax.tree.map(lambda x: x, variables)
   wrong["params"]["decoder"]["norm"] = jnp.ones(3)
