@@ -57,10 +57,10 @@ def get_config():
   c.data = {
     "root": ".",
     "mixture": (
-      disc("text", 0.36, size=29000, pool=0, fade=0.15),
-      disc("2D", 0.36, size=29000, pool=3000, fade=0.45),
-      disc("3D", 0.14, size=11200, pool=1000, fade=0.45),
-      disc("video", 0.14, size=11200, pool=1000, fade=0.45),
+      disc("text", 0.28, size=19500, pool=0, fade=0.15),
+      disc("2D", 0.48, size=33000, pool=3000, fade=0.45),
+      disc("3D", 0.12, size=8300, pool=1000, fade=0.45),
+      disc("video", 0.12, size=8300, pool=1000, fade=0.45),
     ),
     "lookahead": 4,
     "threads": 1,
@@ -70,8 +70,8 @@ def get_config():
   # A row holds one picture (64 patches) or one clip (6 frames of 16), and a text where it fits.
   c.shape = {
     "rows": 20,
-    "tokens": 104,
-    "supervised": 32,
+    "tokens": 120,
+    "supervised": 36,
     "visual": 24,
     "groups": ((1, 96, 1, 2),),
   }

@@ -67,7 +67,7 @@ def test_record_layout(kind, type_, shape):
   assert medium["frames"].dtype == np.uint8 and medium["frames"].shape == shape
   assert medium.get("timestamps") == ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0] if kind == "video" else None)
   assert [m["role"] for m in record["messages"]] == ["user", "assistant"] * len(turns(record))
-  assert len(turns(record)) == 3
+  assert len(turns(record)) == (4 if kind == "2D" else 3)
 
 
 def difference(kind, split, monkeypatch, **fields):

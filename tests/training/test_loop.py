@@ -1,6 +1,10 @@
 """The loop as a user meets it: it learns, it resumes bit by bit, and the mesh does not matter."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 
 import jax
 from ml_collections import ConfigDict
@@ -75,6 +79,25 @@ def test_losses_do_not_depend_on_the_mesh(straight, tmp_path):
   for step, scalars in other.items():
     # float32: only the order of sums over devices differs.
     assert scalars["loss"] == pytest.approx(seen[step]["loss"], rel=1e-5)
+
+
+def test_one_device_by_the_command_line(straight, root, tmp_path):
+  """As a user runs it: its own process, one device, an experiment file of their own."""
+  experiment = tmp_path / "mine.py"
+  experiment.write_text(
+    "from tests.training.test_loop import config\n\n"
+    "def get_config():\n  return config(mesh={'data': 1})\n"
+  )
+  env = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+  command = [sys.executable, "-m", "hulu_jax", "train", f"--config={experiment}"]
+  subprocess.run([*command, f"--workdir={tmp_path / 'run'}"], cwd=root, env=env, check=True)
+  lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+  assert len(lines) == STEPS
+  for line in map(json.loads, lines):
+    # float32: only the order of sums over devices differs.
+    assert line["loss"] == pytest.approx(straight[0][line["step"]]["loss"], rel=1e-5)
+  run = json.loads((tmp_path / "run" / "run.json").read_text())
+  assert run["config"]["model"] == "tiny" and run["versions"]["jax"] == jax.__version__
 
 
 def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):

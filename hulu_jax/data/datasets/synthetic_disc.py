@@ -1,7 +1,7 @@
 """The quick start's questions: where a synthetic disc is in a real picture, volume or clip, and
 short rules over given text.  Checks the wiring, not clinical ability.
 
-In training a medium is followed by several questions, about the column or the first frame too: one
+In training a medium is followed by several questions, about the row or the first frame too: one
 answer a medium teaches a small model too slowly.  In the test split each record asks one scored
 question.
 """
@@ -139,7 +139,7 @@ class Source:
     turns = [
       ("is there a disc ?", "yes" if present else "no"),
       ("which quadrant is the disc in ?", quadrant if present else "none"),
-      # Tokens come row by row, so the row is learned by itself; the column is what needs teaching.
+      ("which row ?", str(int(y // _CELL) + 1) if present else "none"),
       ("which column ?", str(int(x // _CELL) + 1) if present else "none"),
     ]
     return {"type": "image", "frames": frame[None, :, :, None]}, turns
