@@ -32,8 +32,6 @@ from hulu_jax.weights import load as weights_load
 
 Messages = Sequence[Mapping[str, Any]]
 
-_QWEN_VOCAB = 151643  # entries of Qwen's own vocabulary, before special tokens
-
 
 class Logits(np.ndarray):
   """float32 [batch, length, vocab]; `.tokens` int32 [batch, length] and `.lengths` beside it."""
@@ -107,8 +105,8 @@ class Model:
     return [builder.build(c, str(i), generate=generate) for i, c in enumerate(conversations)]
 
   def _batch(self, examples: Sequence[Example]) -> tuple[Batch, tuple[int, ...]]:
-    ways = sharding.batch_ways(self.mesh)
-    rows = -(-len(examples) // ways) * ways
+    fewest = sharding.fewest_rows(self.mesh)
+    rows = -(-len(examples) // fewest) * fewest
     batch, shape = prompts_lib.to_batch(examples, rows)
     merges = tuple(g.merge for g in shape.groups)
     return jax.device_put(batch, sharding.batch_sharding(self.mesh)), merges
@@ -184,7 +182,7 @@ def _find_tokenizer(source: Path, given: Path | None, config: HuluConfig) -> Tok
     found = tokenizer_lib.load(given)
   elif tokenizer_lib.exists(source):
     found = tokenizer_lib.load(source)
-  elif not source.is_dir() and config.decoder.vocab < _QWEN_VOCAB:
+  elif not source.is_dir() and config.decoder.vocab < tokenizer_lib.QWEN_VOCAB:
     texts = synthetic_disc.Source(kind="text", split="train", seed=0, size=500, pool=0, fade=0.0)
     messages = (m for i in range(len(texts)) for m in texts[i]["messages"])
     found = tokenizer_lib.train((t for m in messages for t in chat.texts(m)), config.decoder.vocab)

@@ -43,20 +43,27 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
       f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} needs {math.prod(sizes)} devices, "
       f"found {jax.device_count()} ({jax.default_backend()})"
     )
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
+  return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes))
 
 
 def one_device_mesh() -> jax.sharding.Mesh:
   """A mesh of the first device alone, however many there are."""
-  explicit = (AxisType.Explicit,) * len(MESH_AXES)
+  sizes = (1,) * len(MESH_AXES)
   first = jax.local_devices()[:1]
-  return jax.make_mesh((1,) * len(MESH_AXES), MESH_AXES, axis_types=explicit, devices=first)
+  return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes), devices=first)
 
 
 def abstract_mesh(shape: Mapping[str, int]) -> jax.sharding.AbstractMesh:
   """The same mesh without devices, for tracing at any size on any machine."""
-  explicit = (AxisType.Explicit,) * len(MESH_AXES)
-  return jax.sharding.AbstractMesh(_sizes(shape), MESH_AXES, axis_types=explicit)
+  sizes = _sizes(shape)
+  return jax.sharding.AbstractMesh(sizes, MESH_AXES, axis_types=_types(sizes))
+
+
+def _types(sizes: tuple[int, ...]) -> tuple[AxisType, ...]:
+  """Explicit axes, but for one device: it has nothing to shard, and may run a batch of one row,
+  whose axis explicit types lose in a reshape."""
+  kind = AxisType.Auto if math.prod(sizes) == 1 else AxisType.Explicit
+  return (kind,) * len(sizes)
 
 
 def _sizes(shape: Mapping[str, int]) -> tuple[int, ...]:
@@ -79,12 +86,6 @@ def spec(axes: tuple[str | None, ...]) -> jax.P | None:
   if mesh.empty or AxisType.Explicit not in mesh.axis_types:
     return None
   return _translate(axes)
-
-
-def lay(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-  """x laid out by logical axes; unchanged where no explicit mesh is set."""
-  where = spec(axes)
-  return x if where is None else jax.reshard(x, where)
 
 
 def _translate(axes: tuple[str | None, ...]) -> jax.P:
@@ -133,6 +134,12 @@ def concrete(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
   """How every leaf of a batch lies: rows over the data axes, the rest whole."""
   return jax.NamedSharding(mesh, _translate(("batch",)))
+
+
+def fewest_rows(mesh: jax.sharding.Mesh) -> int:
+  """Rows of the smallest batch: a multiple of `batch_ways`, and two where axes are explicit."""
+  ways = batch_ways(mesh)
+  return ways if mesh.size == 1 or ways > 1 else 2
 
 
 def batch_ways(mesh: jax.sharding.Mesh) -> int:

@@ -40,13 +40,9 @@ class Builder:
 
   def __call__(self, record: Mapping[str, Any] | BadRecord) -> Example | BadRecord:
     """The example, or the reason why there is none: the caller counts and skips."""
-    if isinstance(record, BadRecord):
-      return record
-    if "id" not in record or not {"messages", "conversations"} & record.keys():
-      return BadRecord("format", f"keys {sorted(record)}; expected id, and messages")
     try:
-      messages = record["messages"] if "messages" in record else llava.to_messages(record)
-      return self.build(messages, str(record["id"]), generate=False)
+      name, messages = conversation(record)
+      return self.build(messages, name, generate=False)
     except BadRecord as bad:
       return bad
 
@@ -99,6 +95,21 @@ class Builder:
     if not whole.is_relative_to(self.root.resolve()):
       raise BadRecord("missing", "a path that leaves the data root")
     return whole
+
+
+def conversation(record: Mapping[str, Any] | BadRecord) -> tuple[str, Any]:
+  """The id and the messages of a record in either form.
+
+  Raises:
+    BadRecord: what stands in its place, or a record without id, messages or conversations.
+  """
+  if isinstance(record, BadRecord):
+    raise record
+  if "id" not in record or not {"messages", "conversations"} & record.keys():
+    raise BadRecord("format", f"keys {sorted(record)}; expected id, and messages")
+  if "messages" in record:
+    return str(record["id"]), record["messages"]
+  return str(record["id"]), llava.to_messages(record)
 
 
 def _items(message: Any) -> list[Mapping[str, Any]]:

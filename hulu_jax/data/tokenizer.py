@@ -20,6 +20,8 @@ SPECIAL = {
   "stream_start": "<|stream_start|>",
   "stream_end": "<|stream_end|>",
 }
+# Entries of Qwen's own vocabulary, before special tokens.
+QWEN_VOCAB = 151643
 _JSON = "tokenizer.json"
 _MODEL = "tokenizer.model"
 _NAMES = (_JSON, f"{_JSON}.gz", _MODEL)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from hulu_jax.core import params as P
-from hulu_jax.core import sharding
 from hulu_jax.models import attention
 from hulu_jax.models import decoder
 from hulu_jax.models import projector
@@ -31,9 +30,6 @@ def take_rows(x: jax.Array, index: jax.Array) -> jax.Array:
 
   An index past the end gives zeros.  Each row gathers from itself: nothing leaves its data shard.
   """
-  # A batch of one row loses its axis in reshapes, and vmap wants its operands laid out alike.
-  x = sharding.lay(x, ("batch", *(None,) * (x.ndim - 1)))
-  index = sharding.lay(index, ("batch", None))
   return jax.vmap(lambda row, i: row.at[i].get(mode="fill", fill_value=0))(x, index)
 
 

@@ -12,7 +12,6 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from hulu_jax.core import params as P
-from hulu_jax.core import sharding
 from hulu_jax.core.linear import einsum
 from hulu_jax.core.params import ParamSpec
 from hulu_jax.models import attention
@@ -100,19 +99,15 @@ def _attend_in_slots(
   for mask in masks:
     slots, size = mask.shape[1:3]
     here = (t[:, start : start + slots * size] for t in (q, k, v))
-    split = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in here)
-    laid = (sharding.lay(t, ("batch", None, "seq", "heads", "head_dim")) for t in split)
-    own_q, own_k, own_v = laid
+    own_q, own_k, own_v = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in here)
     seen = attention.attend(own_q, own_k, own_v, mask)
-    seen = einops.rearrange(seen, "b s n h d -> b (s n) h d")
-    out.append(sharding.lay(seen, ("batch", "seq", "heads", "head_dim")))
+    out.append(einops.rearrange(seen, "b s n h d -> b (s n) h d"))
     start += slots * size
   return jnp.concatenate(out, axis=1)
 
 
 def _flat(x: jax.Array) -> jax.Array:
-  """[batch, slots, size, n] -> [batch, slots * size, n]; a batch of one row keeps its layout."""
-  return sharding.lay(einops.rearrange(x, "b s n c -> b (s n) c"), ("batch", "seq", None))
+  return einops.rearrange(x, "b s n c -> b (s n) c")
 
 
 def forward(
@@ -150,7 +145,6 @@ def pool(x: jax.Array, sizes: tuple[tuple[int, int], ...]) -> jax.Array:
   out, start = [], 0
   for patches, merge in sizes:
     part = x[:, start : start + patches].astype(jnp.float32)
-    pooled = einops.reduce(part, "b (n m) e -> b n e", "mean", m=merge**2)
-    out.append(sharding.lay(pooled, ("batch", "seq", "act_embed")))
+    out.append(einops.reduce(part, "b (n m) e -> b n e", "mean", m=merge**2))
     start += patches
   return jnp.concatenate(out, axis=1).astype(x.dtype)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from hulu_jax.core import params as P
+from hulu_jax.core import sharding as sharding_lib
 from hulu_jax.core import tree
 from hulu_jax.data import packing
 from hulu_jax.data.compression import Compression
@@ -43,6 +44,17 @@ class Program:
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
     return self.state(P.initialize(key, self.specs))
+
+  def check(self, mesh: jax.sharding.Mesh) -> None:
+    """Raises where the mesh does not divide the parameters or the batch.
+
+    Raises:
+      ValueError: which parameter or key, and into how many parts it would fall.
+    """
+    sharding_lib.shardings(self.specs, mesh)
+    fewest = sharding_lib.fewest_rows(mesh)
+    if self.shape.rows % fewest:
+      raise ValueError(f"shape.rows = {self.shape.rows}; this mesh needs a multiple of {fewest}")
 
   def abstract_batch(self, sharding: jax.sharding.Sharding) -> Batch:
     """The batch's shapes, for tracing and compiling without data."""

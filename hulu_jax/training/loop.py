@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,17 @@ import jax
 from ml_collections import ConfigDict
 
 from hulu_jax.core import sharding
-from hulu_jax.data import chat
 from hulu_jax.data import pipeline
-from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data.examples import Builder
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.training import build as build_lib
 from hulu_jax.training import metrics as metrics_lib
+from hulu_jax.training import tokenizers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
 from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
 from hulu_jax.weights import load as weights_load
-
-# Records of each dataset whose text a fresh tokenizer is trained on.
-_TOKENIZER_RECORDS = 500
 
 Report = Callable[[int, Mapping[str, float]], None]
 
@@ -37,10 +32,10 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
   """
   program = build_lib.build(cfg)
   mesh = sharding.make_mesh(cfg.mesh)
+  program.check(mesh)
   datasets = pipeline.sources(cfg.data.mixture)
+  words = tokenizers.prepare(cfg, program.config.decoder.vocab, datasets, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  tokenizer = prepare_tokenizer(cfg, program, datasets, workdir)
-  stored.write_description(workdir, program.config, program.policy)
   rows = sharding.batch_sharding(mesh)
 
   with (
@@ -48,10 +43,12 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
     metrics_lib.Writer(workdir) as writer,
     Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
     contextlib.closing(
-      _iterator(cfg, program, datasets, tokenizer, sharding.data_shards(mesh))
+      _iterator(cfg, program, datasets, words, sharding.data_shards(mesh))
     ) as data,
   ):
     state = _first_state(cfg, program, mesh, checkpoints, data)
+    words.save(workdir)
+    stored.write_description(workdir, program.config, program.policy)
     step_fn = jax.jit(program.step, donate_argnames="state")
     finish = _reporter(cfg, writer, report)
 
@@ -98,7 +95,11 @@ def _first_state(
     like = sharding.concrete(jax.eval_shape(program.init, jax.random.key(cfg.seed)), mesh)
     return checkpoints.restore(checkpoints.latest, like, data)
   if cfg.init_from:
-    params = weights_load.load_params(Path(cfg.init_from), program.config, mesh)
+    source = Path(cfg.init_from)
+    if stored.is_run(source):
+      params = stored.load_params(source, program.specs, mesh)
+    else:
+      params = weights_load.load_params(source, program.config, mesh)
     return jax.jit(program.state)(params)
   return jax.jit(program.init)(jax.random.key(cfg.seed))
 
@@ -110,9 +111,6 @@ def _iterator(
   tokenizer: Tokenizer,
   shard: tuple[int, int],
 ) -> grain.DatasetIterator:
-  rows, rest = divmod(program.shape.rows, shard[1])
-  if rest:
-    raise ValueError(f"shape.rows = {program.shape.rows} does not divide over {shard[1]} loaders")
   options = pipeline.Options(
     lookahead=cfg.data.lookahead,
     threads=cfg.data.threads,
@@ -125,30 +123,5 @@ def _iterator(
     root = Path(cfg.data.root)
     return Builder(tokenizer=tokenizer, policy=program.policy, root=root, source=source)
 
-  shape = program.shape._replace(rows=rows)
+  shape = program.shape._replace(rows=program.shape.rows // shard[1])
   return pipeline.train_iterator(datasets, cfg.data.mixture, make_builder, shape, shard, options)
-
-
-def prepare_tokenizer(
-  cfg: ConfigDict, program: Program, datasets: Sequence[Any], workdir: Path
-) -> Tokenizer:
-  """The run's own tokenizer, else `cfg.tokenizer`, else one trained on the datasets' text.
-
-  It is saved in `workdir`, so that every checkpoint carries it.
-
-  Raises:
-    ValueError: more ids than the model's vocabulary.
-  """
-  if tokenizer_lib.exists(workdir):
-    return tokenizer_lib.load(workdir)
-  vocab = program.config.decoder.vocab
-  if cfg.tokenizer:
-    tokenizer = tokenizer_lib.load(Path(cfg.tokenizer))
-  else:
-    records = (d[i] for d in datasets for i in range(min(len(d), _TOKENIZER_RECORDS)))
-    messages = itertools.chain.from_iterable(record["messages"] for record in records)
-    tokenizer = tokenizer_lib.train(itertools.chain.from_iterable(map(chat.texts, messages)), vocab)
-  if tokenizer.size > vocab:
-    raise ValueError(f"the tokenizer has {tokenizer.size} ids, {cfg.model} holds {vocab}")
-  tokenizer.save(workdir)
-  return tokenizer

@@ -70,9 +70,11 @@ def test_an_abstract_state_becomes_one_that_a_restore_can_place(mesh_2x2x2):
   assert (got["w"].shape, got["w"].dtype) == ((4, 6), jnp.float32)
 
 
-def test_lay_puts_an_array_where_its_axes_say(mesh_2x2x2):
-  x = jnp.zeros((4, 6))
-  assert sharding.lay(x, ("embed", "mlp")) is x
-  with jax.set_mesh(mesh_2x2x2):
-    got = jax.jit(lambda: sharding.lay(jnp.zeros((4, 6)), ("embed", "mlp")))()
-  assert jax.typeof(got).sharding.spec == jax.P("fsdp", "tensor")
+def test_one_device_has_no_axes_to_mind(mesh_2x2x2):
+  """A batch of one row loses an explicit axis in a reshape, so one device has none."""
+  alone = sharding.one_device_mesh()
+  with jax.set_mesh(alone):
+    assert sharding.spec(("batch", "mlp")) is None
+  assert sharding.fewest_rows(alone) == 1
+  assert sharding.fewest_rows(mesh_2x2x2) == 4
+  assert sharding.fewest_rows(sharding.abstract_mesh({"tensor": 4})) == 2

@@ -10,6 +10,8 @@ import pytest
 
 import hulu_jax
 
+pytest.importorskip("torch", reason="parity compares with torch: install extra 'verify'")
+
 VOCAB = 152064
 IMAGE = 151665  # where a Qwen2.5 tokenizer puts <image>
 

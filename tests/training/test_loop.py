@@ -117,6 +117,14 @@ def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):
     ({"trainable": "encoder/.*"}, "matches no parameter"),
     ({"mesh": {"data": 3}}, "needs 3 devices, found 8"),
     ({"mesh": {"dta": 8}}, "unknown mesh axes ['dta']"),
+    (
+      {"mesh": {"data": 4, "tensor": 2}, "rows": 6},
+      "shape.rows = 6; this mesh needs a multiple of 4",
+    ),
+    (
+      {"mesh": {"tensor": 8}},
+      "decoder/layers/k: kv_heads = 2 does not divide over mesh",
+    ),
     ({"steps": 2}, "optimizer.warmup = 2 is not below steps = 2"),
   ],
 )
@@ -125,6 +133,7 @@ def test_impossible_experiments_say_which_key(changes, message, tmp_path):
   with cfg.unlocked():
     if "mesh" in changes:
       cfg.mesh = ConfigDict(changes["mesh"])
+      cfg.shape.rows = changes.get("rows", 8)
     else:
       cfg.update(changes)
   with pytest.raises(ValueError) as error:

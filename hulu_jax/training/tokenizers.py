@@ -1,0 +1,49 @@
+"""Which tokenizer a run uses: its own, a given one, or one trained on its data sets' text."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hulu_jax.data import chat
+from hulu_jax.data import examples
+from hulu_jax.data import tokenizer as tokenizer_lib
+from hulu_jax.data.tokenizer import Tokenizer
+from hulu_jax.media.errors import BadRecord
+
+# Records of each data set whose text a fresh tokenizer is trained on.
+_RECORDS = 500
+
+
+def prepare(cfg: ConfigDict, vocab: int, datasets: Sequence[Any], workdir: Path) -> Tokenizer:
+  """The run's own tokenizer, else `cfg.tokenizer`, else that of `cfg.init_from`, else a fresh one.
+
+  Raises:
+    FileNotFoundError: `cfg.tokenizer` holds none.
+    ValueError: more ids than the model's vocabulary, or a vocabulary too large to train.
+  """
+  if tokenizer_lib.exists(workdir):
+    found = tokenizer_lib.load(workdir)
+  elif cfg.tokenizer:
+    found = tokenizer_lib.load(Path(cfg.tokenizer))
+  elif cfg.init_from and tokenizer_lib.exists(Path(cfg.init_from)):
+    found = tokenizer_lib.load(Path(cfg.init_from))
+  elif vocab >= tokenizer_lib.QWEN_VOCAB:
+    raise ValueError(f"{cfg.model} needs --config.tokenizer=PATH, a Qwen tokenizer.json")
+  else:
+    found = tokenizer_lib.train(_texts(datasets), vocab)
+  if found.size > vocab:
+    raise ValueError(f"the tokenizer has {found.size} ids, {cfg.model} holds {vocab}")
+  return found
+
+
+def _texts(datasets: Sequence[Any]) -> Iterator[str]:
+  for dataset in datasets:
+    for i in range(min(len(dataset), _RECORDS)):
+      try:
+        _, messages = examples.conversation(dataset[i])
+      except BadRecord:
+        continue  # the pipeline meets the record again, counts it and says why
+      for message in messages:
+        yield from chat.texts(message)
