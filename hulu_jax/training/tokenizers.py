@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from hulu_jax.data import chat
@@ -43,7 +44,9 @@ def _texts(datasets: Sequence[Any]) -> Iterator[str]:
     for i in range(min(len(dataset), _RECORDS)):
       try:
         _, messages = examples.conversation(dataset[i])
-      except BadRecord:
-        continue  # the pipeline meets the record again, counts it and says why
+      except BadRecord as bad:
+        # The pipeline meets the record again and counts it.
+        logging.warning("the tokenizer learns without a record: %s", bad)
+        continue
       for message in messages:
         yield from chat.texts(message)
