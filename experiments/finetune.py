@@ -23,6 +23,8 @@ _MESHES = {
 
 
 def get_config(size="hulu-7b"):
+  if size not in _MESHES:
+    raise ValueError(f"no size {size!r}; there are: {', '.join(_MESHES)}")
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = size

@@ -71,6 +71,19 @@ def test_a_missing_experiment_file(capsys, tmp_path):
   assert "experiments/none.py" in line
 
 
+def test_an_unknown_size(capsys, tmp_path):
+  line = refused(
+    capsys, "train", "--config=experiments/finetune.py:hulu-9b", f"--workdir={tmp_path}"
+  )
+  assert "no size 'hulu-9b'; there are: tiny, hulu-4b" in line
+
+
+def test_a_large_model_needs_its_own_tokenizer(capsys, tmp_path):
+  devices = ["--config.mesh.data=8", "--config.shape.rows=8", "--config.model=hulu-7b"]
+  line = refused(capsys, "train", EXPERIMENT, f"--workdir={tmp_path / 'run'}", *devices)
+  assert "hulu-7b needs --config.tokenizer=PATH" in line and not (tmp_path / "run").exists()
+
+
 def test_records_that_cannot_be_read(capsys, tmp_path):
   file = tmp_path / "train.jsonl"
   record = {
