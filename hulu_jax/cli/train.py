@@ -15,7 +15,9 @@ from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from hulu_jax.cli import _progress
+from hulu_jax.core import params as P
 from hulu_jax.core import platform
+from hulu_jax.training import build
 from hulu_jax.training import loop
 
 _EXAMPLE = (
@@ -87,6 +89,7 @@ def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
   run = {
     "config": json.loads(cfg.to_json_best_effort()),
     "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    "parameters": P.count(build.build(cfg).specs),
     "devices": [d.device_kind for d in jax.devices()],
     "seconds": before + seconds,
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -2,8 +2,8 @@
 
 XLA sizes that pool from NPROC.  On a laptop with two cores a collective over eight emulated devices
 waits for ever for threads that other collectives hold, so importing the package widens the pool.  A
-wide pool makes one device slower (seen: 1.6 times for the quick start's step), so a command that
-knows it has one narrows it again.
+wide pool makes one device slower on tiny arrays, so a command that knows it has one narrows it
+again.
 """
 
 import os

@@ -156,3 +156,12 @@ def test_what_cannot_be_built_is_refused():
   three = type(tiny.decoder)(**{**vars(tiny.decoder), "kv_heads": 3})
   with pytest.raises(ValueError, match="decoder heads 4 must be a multiple of kv_heads 3"):
     HuluConfig(vision=tiny.vision, decoder=three)
+
+
+def test_angles_in_bfloat16_would_be_far_off():
+  """The figure that rope.py and docs/architecture.md give as the reason for float32."""
+  positions = jnp.arange(256)
+  frequency = rope.sequence_angles(jnp.ones((), jnp.int32), 36, 1e4).astype(jnp.bfloat16)
+  rounded = positions.astype(jnp.bfloat16)[:, None] * frequency
+  error = jnp.abs(rounded.astype(jnp.float32) - rope.sequence_angles(positions, 36, 1e4))
+  assert float(error.max()) == pytest.approx(0.889, abs=0.001)
