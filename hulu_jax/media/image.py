@@ -9,7 +9,7 @@ from PIL import Image
 from PIL import ImageOps
 
 from hulu_jax.media import crop
-from hulu_jax.media import volume
+from hulu_jax.media import intensity
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.limits import Limits
 from hulu_jax.media.types import Media
@@ -68,8 +68,7 @@ def _pixels(picture: Image.Image, preset: str, notes: list[str]) -> np.ndarray:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in _DEEP:
       values = np.asarray(picture)
-      shade, _ = volume.shading(values, False, None, None, notes)
-      return shade(values)[..., None]
+      return intensity.shading(values, intensity.Look(), Options(), notes)(values)
   if picture.mode in _GREY:
     return np.asarray(picture.convert("L"))[..., None]
   if "A" in picture.mode or "transparency" in picture.info:

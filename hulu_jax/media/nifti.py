@@ -7,6 +7,7 @@ import zlib
 import nibabel
 import numpy as np
 
+from hulu_jax.media import intensity
 from hulu_jax.media import volume
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.limits import Limits
@@ -91,10 +92,7 @@ def _voxels(image, options: Options, limits: Limits) -> volume.Voxels:
   affine: np.ndarray | None = np.asarray(image.affine, np.float64)
   if isinstance(image, nibabel.Nifti1Image) and not _oriented(image.header):
     affine = None
-  modality = options.modality
-  return volume.Voxels(
-    values, affine, (rows, columns, slices), modality, hounsfield=modality == "CT"
-  )
+  return volume.Voxels(values, affine, (rows, columns, slices), intensity.declared(options))
 
 
 def _oriented(header) -> bool:

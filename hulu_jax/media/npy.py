@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hulu_jax.media import intensity
 from hulu_jax.media import volume
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.limits import Limits
@@ -33,7 +34,6 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
     np.asarray(array).transpose(axes),
     None,
     steps_mm=None if steps is None else (steps[axes[0]], steps[axes[1]], steps[axes[2]]),
-    modality=options.modality,
-    hounsfield=options.modality == "CT",
+    look=intensity.declared(options),
   )
   return volume.render(voxels, preset, options)

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 import warnings
 
-from hulu_jax.media import dicom
 from hulu_jax.media import image
 from hulu_jax.media import nifti
 from hulu_jax.media import npy
 from hulu_jax.media import video
+from hulu_jax.media.dicom import reader as dicom
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.limits import DEFAULT
 from hulu_jax.media.limits import Limits

@@ -1,0 +1,1 @@
+"""DICOM files and folders to frames: `reader.read` is the entry."""
