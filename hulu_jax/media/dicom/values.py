@@ -20,6 +20,17 @@ def look(dataset: Dataset, scale: Dataset) -> Look:
   )
 
 
+def measured(
+  stored: np.ndarray, dataset: Dataset, scale: Dataset
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Stored numbers in the units that `look(dataset, scale)` names, and where they are padding.
+
+  The second is bool of the same shape, None where the scanner measured every pixel.
+  """
+  del dataset
+  return rescale(stored, scale.get("RescaleSlope"), scale.get("RescaleIntercept")), None
+
+
 def rescale(frames: np.ndarray, slope: float | None, intercept: float | None) -> np.ndarray:
   """Stored values to modality units (HU for CT): int32 where both numbers are whole, or float32."""
   slope = 1.0 if slope is None else float(slope)
