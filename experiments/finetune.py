@@ -70,18 +70,21 @@ def get_config(size="hulu-7b"):
       ),
     ),
     "lookahead": 16,
+    "patience": 1000,
     "threads": 8,
     "prefetch": 4,
-    "max_bad": 10,
+    "max_bad": 0.01,
   }
   # Groups are (slots, patches a slot, channels, merge): colour pictures, grey pictures, grey
   # volumes, colour clips.
-  c.shape = {
-    "rows": 256,
-    "tokens": 8192,
-    "supervised": 1024,
-    "visual": 6144,
-    "groups": ((4, 1024, 3, 1), (4, 1024, 1, 1), (12, 1024, 1, 2), (4, 1024, 3, 2)),
+  c.rows = 256
+  c.shapes = {
+    "all": {
+      "tokens": 8192,
+      "supervised": 1024,
+      "visual": 6144,
+      "groups": ((4, 1024, 3, 1), (4, 1024, 1, 1), (12, 1024, 1, 2), (4, 1024, 3, 2)),
+    },
   }
   c.checkpoint = {"every": 200, "keep": 3}
   if size == "tiny":
@@ -89,6 +92,7 @@ def get_config(size="hulu-7b"):
     c.optimizer.learning_rates = {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3}
     c.policy.max_tokens = 64
     c.policy.min_tokens = 1
-    c.shape.update(rows=2, tokens=512, supervised=128, visual=160)
-    c.shape.groups = ((2, 64, 3, 1), (2, 64, 1, 1), (8, 64, 1, 2), (2, 64, 3, 2))
+    c.rows = 2
+    c.shapes.all.update(tokens=512, supervised=128, visual=160)
+    c.shapes.all.groups = ((2, 64, 3, 1), (2, 64, 1, 1), (8, 64, 1, 2), (2, 64, 3, 2))
   return c

@@ -66,17 +66,15 @@ def get_config():
       disc("video", 0.12, size=8300, pool=1000, fade=0.45),
     ),
     "lookahead": 4,
+    "patience": 1000,
     "threads": 1,
     "prefetch": 4,
-    "max_bad": 0,
+    "max_bad": 0.0,
   }
   # A row holds one picture (64 patches) or one clip (6 frames of 16), and a text where it fits.
-  c.shape = {
-    "rows": 20,
-    "tokens": 120,
-    "supervised": 36,
-    "visual": 24,
-    "groups": ((1, 96, 1, 2),),
+  c.rows = 20
+  c.shapes = {
+    "all": {"tokens": 120, "supervised": 36, "visual": 24, "groups": ((1, 96, 1, 2),)},
   }
   c.checkpoint = {"every": 500, "keep": 2}
   return c

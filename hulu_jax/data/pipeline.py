@@ -1,150 +1,148 @@
 """A mixture of datasets to a checkpointable iterator of packed batches.
 
-Order: mix, take this shard, build examples in threads, pack, prefetch.  The state is a few numbers:
-how far the mixture was read, and which examples wait for the next batch.
+Where every dataset knows its records' lengths, all processes make one plan from the lengths alone
+and build only their own rows.  Where one does not, each process reads its share of the records and
+plans its own rows.  The state is a few numbers: how far the mixture was read, and who waits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 import grain
 import numpy as np
 
-from hulu_jax.core import plugins
+from hulu_jax.data import fingerprint
+from hulu_jax.data import lengths as lengths_lib
+from hulu_jax.data import mixture as mixture_lib
 from hulu_jax.data import packing
+from hulu_jax.data.ahead import Ahead
+from hulu_jax.data.bad_records import BadRecords
 from hulu_jax.data.examples import Builder
+from hulu_jax.data.lengths import Length
+from hulu_jax.data.lengths import Lengths
+from hulu_jax.data.plan import Planner
+from hulu_jax.data.plan import Step
 from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import StepShape
 from hulu_jax.media.errors import BadRecord
-
-# What an entry of a mixture says beside its dataset's own fields: which file of data/datasets/, how
-# often, in random order or not, and what its metrics are called.
-_MIXING = ("name", "weight", "shuffle", "label")
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
   """A batch, and what only the host wants to know of it.
 
+  shape: number of its step shape.
   info: `fill/tokens`, `fill/patches` (fractions), `kept` (visual tokens kept over all), `skipped`
-    (bad records since the start of the run).
+    (bad records since the start of the run; also by dataset and kind).
   """
 
   batch: Batch
+  shape: int
   info: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-  """lookahead: examples that may wait for a fitting row; threads: that build examples; prefetch:
-  batches made ahead; max_bad: bad records that are skipped before the run stops.
+  """lookahead: records that rows are chosen from; patience: later records that one waits for at
+  most; threads: that build examples; prefetch: batches made ahead; max_bad: fraction of the records
+  read that may be bad before the run stops; listing: where bad records are listed, or None.
   """
 
   lookahead: int
+  patience: int
   threads: int
   prefetch: int
-  max_bad: int
+  max_bad: float
   seed: int
-
-  def __post_init__(self) -> None:
-    if self.lookahead < 1:
-      raise ValueError(f"data.lookahead = {self.lookahead}; a batch is full once one must wait")
+  listing: Path | None = None
 
 
-def sources(mixture: Sequence[Mapping[str, Any]]) -> list[Any]:
-  """The mixture's datasets, each made from the fields of its entry."""
-  found = []
-  for entry in mixture:
-    fields = {k: v for k, v in entry.items() if k not in _MIXING}
-    found.append(plugins.load("hulu_jax.data.datasets", entry["name"]).Source(**fields))
-  return found
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+  """What is read.  datasets: of the mixture; builders: one per dataset; lengths: of every dataset's
+  records, None where they are not known before a record is built."""
+
+  mixture: Sequence[Mapping[str, Any]]
+  datasets: Sequence[Any]
+  builders: Sequence[Builder]
+  lengths: Sequence[Lengths] | None
 
 
 def train_iterator(
-  datasets: Sequence[Any],
-  mixture: Sequence[Mapping[str, Any]],
-  make_builder: Callable[[int], Builder],
-  shape: StepShape,
-  shard: tuple[int, int],
-  options: Options,
+  data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
 ) -> grain.DatasetIterator:
   """Batches of this shard's rows, for ever.
 
-  datasets: from `sources(mixture)`; make_builder: dataset number -> Builder; shape: whose rows are
-  those of one shard; shard: (number, of how many), derived from the batch sharding.
+  shapes: the lightest first, with the rows of ALL shards; shard: (number, of how many), from the
+  batch sharding.
+
+  Raises:
+    ValueError: several shapes and several shards, without lengths to plan by: the shards would
+      choose different shapes.
   """
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags; a notebook or a test never parses them.
-  parts = []
-  for number, (dataset, entry) in enumerate(zip(datasets, mixture, strict=True)):
-    part = grain.MapDataset.source(dataset)
-    if entry["shuffle"]:
-      part = part.seed(options.seed + number).shuffle()
-    parts.append(part.repeat().map(make_builder(number)))
-  weights = [entry["weight"] for entry in mixture]
-  mixed = grain.MapDataset.mix(parts, weights)[shard[0] :: shard[1]]
-  packed = _Pack(mixed, shape, options)
+  if data.lengths is None and shard[1] > 1 and len(shapes) > 1:
+    raise ValueError(
+      f"{len(shapes)} step shapes on {shard[1]} data shards need a plan: write the mixture's "
+      "lengths with `hulu prepare`, or use one shape"
+    )
   return iter(
-    grain.experimental.ThreadPrefetchIterDataset(packed, prefetch_buffer_size=options.prefetch)
+    grain.experimental.ThreadPrefetchIterDataset(
+      _Batches(data, shapes, shard, options), prefetch_buffer_size=options.prefetch
+    )
   )
 
 
-class _Pack(grain.IterDataset):
-  """Packs a map dataset of examples into batches; see `_PackIterator` for its state."""
+class _Batches(grain.IterDataset):
+  """The iterator's recipe; Grain's way to make one."""
 
-  def __init__(self, examples: grain.MapDataset, shape: StepShape, options: Options):
+  def __init__(
+    self, data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
+  ):
     super().__init__()
-    self._examples, self._shape, self._options = examples, shape, options
+    self._made_of = data, shapes, shard, options
 
-  def __iter__(self) -> "_PackIterator":
-    return _PackIterator(self._examples, self._shape, self._options)
+  def __iter__(self) -> grain.DatasetIterator:
+    data = self._made_of[0]
+    return (_ReadIterator if data.lengths is None else _PlannedIterator)(*self._made_of)
 
 
-class _PackIterator(grain.DatasetIterator):
-  """State: examples read, positions of those that wait, bad records skipped."""
+class _Iterator(grain.DatasetIterator):
+  """What both ways share: the order of the mixture, threads that build, bad records, batches."""
 
-  def __init__(self, examples: grain.MapDataset, shape: StepShape, options: Options):
-    self._examples, self._shape, self._options = examples, shape, options
-    read = grain.ReadOptions(
-      num_threads=options.threads, prefetch_buffer_size=2 * options.lookahead + shape.rows
-    )
-    self._stream = iter(examples.to_iter_dataset(read))
-    super().__init__(self._stream)
-    self._read = 0
-    self._waiting: list[tuple[int, Example]] = []
-    self._skipped = 0
+  def __init__(
+    self, data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
+  ):
+    super().__init__()
+    self._ahead = Ahead(self._build, options.threads)
+    self._data, self._shard, self._options = data, shard, options
+    sizes = [len(dataset) for dataset in data.datasets]
+    self._order = mixture_lib.order(sizes, data.mixture, options.seed)
+    self._rows = shapes[0].rows // shard[1]
+    self._shapes = [s._replace(rows=self._rows) for s in shapes]
+    labels = [entry["label"] for entry in data.mixture]
+    self._bad = BadRecords(labels, options.max_bad, options.listing)
+    self._fingerprint = fingerprint.of(data.mixture, data.datasets)
 
-  def __next__(self) -> Packed:
-    packer = packing.Packer(self._shape)
-    self._waiting = [(i, e) for i, e in self._waiting if not packer.add(e)]
-    while len(self._waiting) < self._options.lookahead:
-      example = next(self._stream)
-      position = self._read
-      self._read += 1
-      bad = example if isinstance(example, BadRecord) else self._refused(example)
-      if bad is not None:
-        self._skip(bad)
-      elif not packer.add(example):
-        self._waiting.append((position, example))
-    return Packed(packer.batch(), self._info(packer.examples))
+  def _build(self, position: int) -> Example | BadRecord:
+    ref = self._order[position]
+    return self._data.builders[ref.source](self._data.datasets[ref.source][ref.record])
 
-  def _refused(self, example: Example) -> BadRecord | None:
-    reason = packing.refusal(example, self._shape)
-    return None if reason is None else BadRecord("too_long", reason)
+  def _packed(self, shape: int, rows: Sequence[Sequence[Example]]) -> Packed:
+    packer = packing.Packer(self._shapes[shape])
+    for r, examples in enumerate(rows):
+      for example in examples:
+        if not packer.add_to(r, example):
+          raise ValueError(f"a record of dataset {example.source} is longer than planned")
+    return Packed(packer.batch(), shape, self._info(self._shapes[shape], packer.examples))
 
-  def _skip(self, bad: BadRecord) -> None:
-    self._skipped += 1
-    if self._skipped > self._options.max_bad:
-      raise BadRecord(
-        bad.kind,
-        f"{bad.reason} (bad record {self._skipped}; data.max_bad = {self._options.max_bad})",
-      )
-
-  def _info(self, examples: Sequence[Example]) -> Mapping[str, float]:
-    s = self._shape
+  def _info(self, s: StepShape, examples: Sequence[Example]) -> Mapping[str, float]:
     visuals = [v for e in examples for v in e.visuals]
     patches = sum(v.patches.shape[0] * v.patches.shape[1] for v in visuals)
     whole = sum(v.keep.size for v in visuals)
@@ -153,19 +151,126 @@ class _PackIterator(grain.DatasetIterator):
       "fill/tokens": sum(len(e.tokens) for e in examples) / (s.rows * s.tokens),
       "fill/patches": patches / max(capacity, 1),
       "kept": float(sum(np.count_nonzero(v.keep) for v in visuals)) / max(whole, 1),
-      "skipped": float(self._skipped),
+      **self._bad.info(),
     }
+
+  def close(self) -> None:
+    """Ends the threads."""
+    self._ahead.close()
+    super().close()
+
+
+class _ReadIterator(_Iterator):
+  """Reads this shard's records in order, plans by what they turn out to be."""
+
+  def __init__(
+    self, data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
+  ):
+    super().__init__(data, shapes, shard, options)
+    self._order = self._order[shard[0] :: shard[1]]
+    self._held: dict[int, Example] = {}
+    self._read = 0
+    self._planner = Planner(
+      self._length, self._shapes, options.lookahead, options.patience, self._too_long
+    )
+
+  def _length(self, position: int) -> Length | None:
+    self._read = max(self._read, position + 1)
+    self._ahead.start(range(self._read, self._read + 2 * self._options.threads))
+    example = self._ahead.take(position)
+    if isinstance(example, BadRecord):
+      self._bad.skip(self._order[position], example, self._read)
+      return None
+    self._held[position] = example
+    return lengths_lib.of(example)
+
+  def _too_long(self, position: int, reason: str) -> None:
+    del self._held[position]
+    self._bad.skip(self._order[position], BadRecord("too_long", reason), self._read)
+
+  def __next__(self) -> Packed:
+    step = next(self._planner)
+    return self._packed(step.shape, [[self._held.pop(p) for p in row] for row in step.rows])
 
   def get_state(self) -> dict[str, Any]:
     return {
-      "stream": self._stream.get_state(),
-      "read": self._read,
-      "waiting": [i for i, _ in self._waiting],
-      "skipped": self._skipped,
+      "fingerprint": self._fingerprint,
+      "shards": self._shard[1],
+      "plan": self._planner.get_state(),
+      "bad": self._bad.get_state(),
     }
 
   def set_state(self, state: dict[str, Any]) -> None:
-    self._stream.set_state(state["stream"])
-    self._read = state["read"]
-    self._waiting = [(i, self._examples[i]) for i in state["waiting"]]
-    self._skipped = state["skipped"]
+    fingerprint.check(state["fingerprint"], self._fingerprint)
+    if state["shards"] != self._shard[1]:
+      raise ValueError(
+        f"the run was on {state['shards']} data shards, this is on {self._shard[1]}: without "
+        "prepared lengths each shard packs its own records, so their number must stay"
+      )
+    self._ahead.drop()
+    self._held.clear()
+    self._read = state["plan"]["read"]
+    waiting = [p for positions in state["plan"]["waiting"] for p in positions]
+    self._ahead.start(waiting)
+    self._planner.set_state(state["plan"])
+    self._bad.set_state(state["bad"])
+
+
+class _PlannedIterator(_Iterator):
+  """Plans all rows from lengths, builds its own."""
+
+  def __init__(
+    self, data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
+  ):
+    super().__init__(data, shapes, shard, options)
+    self._planner = Planner(
+      self._length, shapes, options.lookahead, options.patience, self._too_long
+    )
+    # Steps planned ahead: the plan's state before each, this shard's rows, what was refused.
+    self._coming: deque[tuple[dict[str, Any], Step, list[tuple[int, BadRecord]]]] = deque()
+    self._refused: list[tuple[int, BadRecord]] = []
+
+  def _length(self, position: int) -> Length | None:
+    assert self._data.lengths is not None
+    ref = self._order[position]
+    return self._data.lengths[ref.source][ref.record]
+
+  def _too_long(self, position: int, reason: str) -> None:
+    self._refused.append((position, BadRecord("too_long", reason)))
+
+  def __next__(self) -> Packed:
+    while len(self._coming) <= self._options.prefetch:
+      before = self._planner.get_state()
+      step = next(self._planner)
+      mine = slice(self._shard[0] * self._rows, (self._shard[0] + 1) * self._rows)
+      own = step._replace(rows=step.rows[mine])
+      self._ahead.start(p for row in own.rows for p in row)
+      self._coming.append((before, own, self._refused))
+      self._refused = []
+    before, step, refused = self._coming.popleft()
+    for position, bad in refused:
+      self._bad.skip(self._order[position], bad, before["read"])
+    return self._packed(step.shape, [self._row(row, before["read"]) for row in step.rows])
+
+  def _row(self, positions: Sequence[int], read: int) -> list[Example]:
+    """The examples of a row; a record that broke since it was measured leaves a hole."""
+    good = []
+    for position in positions:
+      example = self._ahead.take(position)
+      if isinstance(example, BadRecord):
+        self._bad.skip(self._order[position], example, read)
+      else:
+        good.append(example)
+    return good
+
+  def get_state(self) -> dict[str, Any]:
+    plan = self._coming[0][0] if self._coming else self._planner.get_state()
+    return {"fingerprint": self._fingerprint, "plan": plan, "bad": self._bad.get_state()}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    fingerprint.check(state["fingerprint"], self._fingerprint)
+    self._ahead.drop()
+    self._coming.clear()
+    self._refused = []
+    self._planner.set_state(state["plan"])
+    self._bad.set_state(state["bad"])

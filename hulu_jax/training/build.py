@@ -26,20 +26,23 @@ from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
 
+MOST_SHAPES = 3
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
   """Everything about a run that needs neither devices nor data.
 
-  state: params -> TrainState; step: (state, batch) -> (state, metrics).
+  shapes: the lightest first, all with the same rows.  state: params -> TrainState; steps: one per
+  shape, (state, batch) -> (state, metrics).
   """
 
   config: HuluConfig
   policy: Policy
-  shape: StepShape
+  shapes: tuple[StepShape, ...]
   specs: P.Specs
   state: Callable[[P.Params], TrainState]
-  step: Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]
+  steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
@@ -53,13 +56,14 @@ class Program:
     """
     sharding_lib.shardings(self.specs, mesh)
     fewest = sharding_lib.fewest_rows(mesh)
-    if self.shape.rows % fewest:
-      raise ValueError(f"shape.rows = {self.shape.rows}; this mesh needs a multiple of {fewest}")
+    rows = self.shapes[0].rows
+    if rows % fewest:
+      raise ValueError(f"rows = {rows}; this mesh needs a multiple of {fewest}")
 
-  def abstract_batch(self, sharding: jax.sharding.Sharding) -> Batch:
-    """The batch's shapes, for tracing and compiling without data."""
-    like = packing.empty_batch(self.shape._replace(rows=1))
-    rows = self.shape.rows
+  def abstract_batch(self, shape: int, sharding: jax.sharding.Sharding) -> Batch:
+    """A batch's shapes, for tracing and compiling step `shape` without data."""
+    like = packing.empty_batch(self.shapes[shape]._replace(rows=1))
+    rows = self.shapes[shape].rows
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=sharding), like
     )
@@ -75,10 +79,11 @@ def build(cfg: ConfigDict) -> Program:
   media = policy(cfg.policy)
   if media.patch != config.vision.patch:
     raise ValueError(f"policy.patch = {media.patch}, {cfg.model} has {config.vision.patch}")
-  shape = step_shape(cfg.shape)
-  if shape.tokens > config.decoder.max_positions:
+  shapes = step_shapes(cfg.shapes, cfg.rows)
+  longest = max(shape.tokens for shape in shapes)
+  if longest > config.decoder.max_positions:
     raise ValueError(
-      f"shape.tokens = {shape.tokens} exceeds the {config.decoder.max_positions} positions of "
+      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
       f"{cfg.model}"
     )
   specs = hulu.specs(config)
@@ -90,21 +95,24 @@ def build(cfg: ConfigDict) -> Program:
   )
   settings = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(settings, cfg.steps)
-  merges = tuple(g.merge for g in shape.groups)
-  loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture))
 
   def state(params: P.Params) -> TrainState:
     trainable, frozen = tree.partition(params, cfg.trainable)
     opt = transform.init(trainable)
     return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, opt)
 
+  def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
+    merges = tuple(g.merge for g in shape.groups)
+    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture))
+    return step_lib.make_train_step(loss, transform)
+
   return Program(
     config=config,
     policy=media,
-    shape=shape,
+    shapes=shapes,
     specs=specs,
     state=state,
-    step=step_lib.make_train_step(loss, transform),
+    steps=tuple(step(shape) for shape in shapes),
   )
 
 
@@ -114,17 +122,25 @@ def policy(cfg: ConfigDict) -> Policy:
   return Policy(**{**fields, "compression": Compression(**fields["compression"])})
 
 
-def step_shape(cfg: ConfigDict) -> StepShape:
-  """The step shape of an experiment; groups are (slots, size, channels, merge).
+def step_shapes(cfg: ConfigDict, rows: int) -> tuple[StepShape, ...]:
+  """The step shapes of an experiment, the lightest first.
+
+  cfg: name -> {tokens, supervised, visual, groups of (slots, size, channels, merge)}.
 
   Raises:
-    ValueError: a slot that does not divide into merge blocks.
+    ValueError: no shape or more than three, or a slot that does not divide into merge blocks.
   """
-  groups = tuple(Group(*g) for g in cfg.groups)
-  for g in groups:
-    if g.size % g.merge**2:
-      raise ValueError(f"shape.groups: {g} has slots that do not divide into merge blocks")
-  return StepShape(cfg.rows, cfg.tokens, cfg.supervised, cfg.visual, groups)
+  if not 1 <= len(cfg) <= MOST_SHAPES:
+    raise ValueError(f"{len(cfg)} shapes; expected 1 to {MOST_SHAPES}: each is compiled")
+  shapes = []
+  for name in cfg:
+    groups = tuple(Group(*g) for g in cfg[name].groups)
+    for g in groups:
+      if g.size % g.merge**2:
+        raise ValueError(f"shapes.{name}: {g} has slots that do not divide into merge blocks")
+    sizes = (cfg[name].tokens, cfg[name].supervised, cfg[name].visual)
+    shapes.append(StepShape(rows, *sizes, groups))
+  return tuple(sorted(shapes, key=lambda s: (sum(g.slots * g.size for g in s.groups), s.tokens)))
 
 
 def to_global(batch: Batch, sharding: jax.sharding.Sharding) -> Any:

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from hulu_jax.core import sharding
+from hulu_jax.data import mixture
 from hulu_jax.data import pipeline
 from hulu_jax.data.examples import Builder
 from hulu_jax.data.tokenizer import Tokenizer
@@ -22,6 +23,8 @@ from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
 from hulu_jax.weights import load as weights_load
 
+BAD_RECORDS = "bad_records.jsonl"
+
 Report = Callable[[int, Mapping[str, float]], None]
 
 
@@ -33,7 +36,7 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
   program = build_lib.build(cfg)
   mesh = sharding.make_mesh(cfg.mesh)
   program.check(mesh)
-  datasets = pipeline.sources(cfg.data.mixture)
+  datasets = mixture.sources(cfg.data.mixture)
   words = tokenizers.prepare(cfg, program.config.decoder.vocab, datasets, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   rows = sharding.batch_sharding(mesh)
@@ -43,20 +46,20 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
     metrics_lib.Writer(workdir) as writer,
     Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
     contextlib.closing(
-      _iterator(cfg, program, datasets, words, sharding.data_shards(mesh))
+      _iterator(cfg, program, datasets, words, workdir, sharding.data_shards(mesh))
     ) as data,
   ):
     state = _first_state(cfg, program, mesh, checkpoints, data)
     words.save(workdir)
     stored.write_description(workdir, program.config, program.policy)
-    step_fn = jax.jit(program.step, donate_argnames="state")
+    step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
     finish = _reporter(cfg, writer, report)
 
     pending = None
     # Order matters: batch, step, report (of the step before), save.
     for step in range(int(state.step) + 1, cfg.steps + 1):
       packed = next(data)
-      state, metrics = step_fn(state, build_lib.to_global(packed.batch, rows))
+      state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
       if pending:
         finish(*pending)  # one step late, so that the device never waits for the host
       pending = (step, metrics, packed.info)
@@ -109,19 +112,27 @@ def _iterator(
   program: Program,
   datasets: Sequence[Any],
   tokenizer: Tokenizer,
+  workdir: Path,
   shard: tuple[int, int],
 ) -> grain.DatasetIterator:
   options = pipeline.Options(
     lookahead=cfg.data.lookahead,
+    patience=cfg.data.patience,
     threads=cfg.data.threads,
     prefetch=cfg.data.prefetch,
     max_bad=cfg.data.max_bad,
     seed=cfg.seed,
+    listing=workdir / BAD_RECORDS,
   )
 
   def make_builder(source: int) -> Builder:
     root = Path(cfg.data.root)
     return Builder(tokenizer=tokenizer, policy=program.policy, root=root, source=source)
 
-  shape = program.shape._replace(rows=program.shape.rows // shard[1])
-  return pipeline.train_iterator(datasets, cfg.data.mixture, make_builder, shape, shard, options)
+  data = pipeline.Data(
+    mixture=[entry.to_dict() for entry in cfg.data.mixture],
+    datasets=datasets,
+    builders=[make_builder(number) for number in range(len(datasets))],
+    lengths=None,
+  )
+  return pipeline.train_iterator(data, program.shapes, shard, options)

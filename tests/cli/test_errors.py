@@ -56,7 +56,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
 )
 def test_train(flag, message, capsys, tmp_path):
   run = tmp_path / "run"
-  devices = [] if "mesh" in flag else ["--config.mesh.data=8", "--config.shape.rows=8"]
+  devices = [] if "mesh" in flag else ["--config.mesh.data=8", "--config.rows=8"]
   line = refused(capsys, "train", EXPERIMENT, f"--workdir={run}", *devices, flag)
   assert line.startswith("hulu train: ") and message in line
   assert {p.name for p in run.glob("*")} <= {"traceback.txt"}
@@ -79,7 +79,7 @@ def test_an_unknown_size(capsys, tmp_path):
 
 
 def test_a_large_model_needs_its_own_tokenizer(capsys, tmp_path):
-  devices = ["--config.mesh.data=8", "--config.shape.rows=8", "--config.model=hulu-7b"]
+  devices = ["--config.mesh.data=8", "--config.rows=8", "--config.model=hulu-7b"]
   line = refused(capsys, "train", EXPERIMENT, f"--workdir={tmp_path / 'run'}", *devices)
   assert "hulu-7b needs --config.tokenizer=PATH" in line and not (tmp_path / "run").exists()
 
@@ -99,7 +99,7 @@ def test_records_that_cannot_be_read(capsys, tmp_path):
     f"--config.data.root={tmp_path}",
     "--config.mesh.data=2",
     "--config.mesh.fsdp=4",
-    "--config.shape.rows=8",
+    "--config.rows=8",
     "--config.data.max_bad=0",
   ]
   line = refused(capsys, *arguments)

@@ -211,15 +211,15 @@ def test_a_full_batch_refuses_and_keeps_what_it_has():
     (lambda rng: example(rng, 0, text=2, answer=40), "26 supervised positions, the shape holds 20"),
     (
       lambda rng: example(rng, 0, visual(rng, "image", 1, (5, 7), 1, 1), text=1),
-      r"\(\(1, 35\), 196, 1\)\] do not fit",
+      r"\(1, 35, 1, 1\)\] do not fit",
     ),
     (
       lambda rng: example(rng, 0, visual(rng, "image", 1, (2, 2), 3, 2), text=1),
-      r"\(\(1, 4\), 588, 2\)\] do not fit",
+      r"\(1, 4, 3, 2\)\] do not fit",
     ),
     (
       lambda rng: example(rng, 0, visual(rng, "volume", 5, (4, 4), 1, 2), text=1),
-      r"\(\(5, 16\), 196, 2\)\] do not fit",
+      r"\(5, 16, 1, 2\)\] do not fit",
     ),
   ],
 )

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from hulu_jax.data import mixture as mixture_lib
 from hulu_jax.data import pipeline
 from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
@@ -21,7 +22,7 @@ class Numbered:
   """Records whose question is their number; every `bad`-th is broken, every third has a picture."""
 
   def __init__(self, first, size, bad=0):
-    self._first, self._size, self._bad = first, size, bad
+    self._first, self._size, self._bad, self.files = first, size, bad, ()
 
   def __len__(self):
     return self._size
@@ -39,10 +40,11 @@ class Numbered:
 
 
 def iterate(builder, datasets, mixture, *, shard=(0, 1), shape=SHAPE, **fields):
-  options = {"lookahead": 3, "threads": 2, "prefetch": 2, "max_bad": 0, "seed": 5} | fields
-  return pipeline.train_iterator(
-    datasets, mixture, lambda n: builder, shape, shard, pipeline.Options(**options)
-  )
+  fewest = {"lookahead": 3, "patience": 100, "threads": 2, "prefetch": 2, "max_bad": 0.0, "seed": 5}
+  builders = [dataclasses.replace(builder, source=n) for n in range(len(datasets))]
+  data = pipeline.Data(mixture=mixture, datasets=datasets, builders=builders, lengths=None)
+  shape = shape._replace(rows=shape.rows * shard[1])
+  return pipeline.train_iterator(data, [shape], shard, pipeline.Options(**fewest | fields))
 
 
 def numbers(batch, tokenizer):
@@ -70,13 +72,13 @@ def test_resume_is_bitwise(builder, stop):
   """Examples wait for a fitting row when the state is taken; bad records have been counted."""
   datasets = [Numbered(0, 23, bad=7), Numbered(100, 9)]
   mixture = [{**SHUFFLED, "weight": 0.7}, {**SHUFFLED, "weight": 0.3}]
-  straight = iterate(builder, datasets, mixture, max_bad=1000)
+  straight = iterate(builder, datasets, mixture, max_bad=1.0)
   want = take(straight, 12)
-  first = iterate(builder, datasets, mixture, max_bad=1000)
+  first = iterate(builder, datasets, mixture, max_bad=1.0)
   assert_equal(take(first, stop), want[:stop])
   state = first.get_state()
   assert_equal(take(first, 2), want[stop : stop + 2])  # looking at the state changes nothing
-  second = iterate(builder, datasets, mixture, max_bad=1000)
+  second = iterate(builder, datasets, mixture, max_bad=1.0)
   take(second, 1)
   second.set_state(state)
   assert_equal(take(second, 12 - stop), want[stop:])
@@ -126,15 +128,7 @@ def test_shards_share_the_records_without_overlap(builder, tokenizer):
 
 def test_the_mixture_follows_its_weights_and_numbers_its_sources(builder):
   mixture = [{**PLAIN, "weight": 0.75}, {**PLAIN, "weight": 0.25}]
-  options = pipeline.Options(lookahead=2, threads=1, prefetch=1, max_bad=0, seed=0)
-  iterator = pipeline.train_iterator(
-    [Numbered(0, 50), Numbered(100, 50)],
-    mixture,
-    lambda number: dataclasses.replace(builder, source=number),
-    SHAPE,
-    (0, 1),
-    options,
-  )
+  iterator = iterate(builder, [Numbered(0, 50), Numbered(100, 50)], mixture)
   counts = np.zeros(2, int)
   for packed in take(iterator, 30):
     batch = packed.batch
@@ -143,7 +137,7 @@ def test_the_mixture_follows_its_weights_and_numbers_its_sources(builder):
 
 
 def test_bad_records_are_counted_and_skipped(builder, tokenizer):
-  iterator = iterate(builder, [Numbered(1, 60, bad=10)], [PLAIN], max_bad=6)
+  iterator = iterate(builder, [Numbered(1, 60, bad=10)], [PLAIN], max_bad=0.006)
   seen = []
   while len(seen) < 45:
     packed = next(iterator)
@@ -153,8 +147,11 @@ def test_bad_records_are_counted_and_skipped(builder, tokenizer):
 
 
 def test_too_many_bad_records_stop_the_run_and_say_why(builder):
-  iterator = iterate(builder, [Numbered(1, 60, bad=5)], [PLAIN], max_bad=2)
-  with pytest.raises(BadRecord, match=r"no such file.*bad record 3; data.max_bad = 2"):
+  """One in five is bad where one in a hundred of the first thousand may be."""
+  iterator = iterate(builder, [Numbered(1, 60, bad=5)], [PLAIN], max_bad=0.002)
+  with pytest.raises(
+    BadRecord, match=r"no such file.*3 x a/missing, more than data.max_bad = 0.002"
+  ):
     take(iterator, 30)
 
 
@@ -176,7 +173,7 @@ def test_info_says_how_full_a_batch_is(builder):
 
 def test_a_dataset_is_named_by_its_file():
   fields = {"kind": "text", "split": "train", "seed": 0, "size": 10, "pool": 0, "fade": 0.0}
-  (source,) = pipeline.sources([{**PLAIN, "name": "synthetic_disc", **fields}])
+  (source,) = mixture_lib.sources([{**PLAIN, "name": "synthetic_disc", **fields}])
   assert len(source) == 10
   with pytest.raises(ValueError, match="no 'synthetic_disk' in hulu_jax.data.datasets; there are"):
-    pipeline.sources([{**PLAIN, "name": "synthetic_disk", **fields}])
+    mixture_lib.sources([{**PLAIN, "name": "synthetic_disk", **fields}])

@@ -44,8 +44,8 @@ def check(cfg, mesh):
   key = jax.eval_shape(lambda: jax.random.key(0))
   with jax.sharding.use_abstract_mesh(mesh):
     state = jax.eval_shape(program.init, key)
-    batch = program.abstract_batch(sharding.batch_sharding(mesh))
-    new, metrics = jax.eval_shape(jax.jit(program.step), state, batch)
+    batch = program.abstract_batch(0, sharding.batch_sharding(mesh))
+    new, metrics = jax.eval_shape(jax.jit(program.steps[0]), state, batch)
   assert places(new) == places(state)
   where = jax.tree.leaves(sharding.shardings(program.specs, mesh))
   held = places(tree.merge(state.trainable, state.frozen))
@@ -68,7 +68,7 @@ def test_an_experiment_traces_as_it_is_written(experiment, size):
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "tiny"])
 def test_every_large_preset_traces_on_256_chips(preset, mesh):
   cfg = load("finetune").get_config(preset)
-  cfg.shape.rows = CHIPS
+  cfg.rows = CHIPS
   mesh = sharding.abstract_mesh(mesh)
   assert mesh.size == CHIPS
   check(cfg, mesh)

@@ -24,7 +24,7 @@ def config(**changes) -> ConfigDict:
   c = quickstart.get_config()
   with c.unlocked():
     c.steps, c.report_every, c.checkpoint.every = STEPS, 1, 3
-    c.shape.rows, c.optimizer.warmup = 8, 2
+    c.rows, c.optimizer.warmup = 8, 2
     for entry in c.data.mixture:
       entry["size"] = 400
       entry["pool"] = min(entry["pool"], 12)
@@ -134,7 +134,7 @@ def test_impossible_experiments_say_which_key(changes, message, tmp_path):
   with cfg.unlocked():
     if "mesh" in changes:
       cfg.mesh = ConfigDict(changes["mesh"])
-      cfg.shape.rows = changes.get("rows", 8)
+      cfg.rows = changes.get("rows", 8)
     else:
       cfg.update(changes)
   with pytest.raises(ValueError) as error:

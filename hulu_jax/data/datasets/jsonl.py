@@ -22,6 +22,7 @@ class Source:
 
   def __init__(self, *, path: str):
     self._path = Path(path)
+    self.files = (self._path,)
     self._lines: list[int] = []
     offsets, position = [], 0
     with self._path.open("rb") as file:
