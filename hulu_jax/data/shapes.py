@@ -53,7 +53,7 @@ def measure(
     patience,
     lambda p, reason: refused.add(p % size),
   )
-  patches_of = _patches(lengths)
+  patches_of = per_record(lengths)
   used, paid, steps, done = np.zeros(2), np.zeros(2), [0] * len(shapes), 0
   while done < records:
     step = next(plan)
@@ -160,7 +160,7 @@ def _kinds(lengths: Lengths) -> np.ndarray:
   return kinds
 
 
-def _patches(lengths: Lengths) -> np.ndarray:
+def per_record(lengths: Lengths) -> np.ndarray:
   """Patches per record."""
   ends = np.cumsum(np.concatenate([[0], lengths.media[:, 0] * lengths.media[:, 1]]))
   return ends[lengths.first[1:]] - ends[lengths.first[:-1]]
