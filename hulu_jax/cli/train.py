@@ -1,6 +1,7 @@
 """`hulu train`: runs an experiment file to its last step, or goes on from where it stopped."""
 
 from collections.abc import Mapping
+import contextlib
 import importlib.metadata
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ import resource
 import sys
 import time
 import traceback
+from typing import NamedTuple
 
 from absl import flags
 import jax
@@ -17,17 +19,31 @@ from ml_collections import config_flags
 from hulu_jax.cli import _progress
 from hulu_jax.core import params as P
 from hulu_jax.core import platform
+from hulu_jax.data.pipeline import Packed
 from hulu_jax.training import build
 from hulu_jax.training import loop
+from hulu_jax.training import processes
 
 _EXAMPLE = (
   "usage: hulu train --config=experiments/quickstart.py --workdir=runs/quickstart "
   "[--config.steps=100]\n\n"
   "Every key of the experiment file is a flag.  The same command again goes on from the newest "
-  "checkpoint."
+  "checkpoint.\n\n"
+  "  --records      write the ids of the records in each step to records.jsonl\n"
+  "  --coordinator  HOST:PORT of the first process, with --processes and --process (from 0): one\n"
+  "                 run over several processes, started alike on each; `auto` asks the cluster"
 )
-_RUN = "run.json"
+_RUN, _RECORDS = "run.json", "records.jsonl"
 _PACKAGES = ("hulu_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+class _Arguments(NamedTuple):
+  config: ConfigDict
+  workdir: Path
+  records: bool
+  coordinator: str | None
+  processes: int | None
+  process: int | None
 
 
 def main(argv: list[str]) -> int:
@@ -37,20 +53,22 @@ def main(argv: list[str]) -> int:
     return 0
   platform.narrow()
   try:
-    cfg, workdir = _parse(argv)
+    args = _parse(argv)
+    _join(args)
   # An experiment is Python and its keys are flags: a typo in either surfaces as one of these.
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     return _refuse(error)
   try:
-    _train(cfg, workdir)
+    _train(args)
   except (ValueError, OSError) as error:
-    if workdir.is_dir():
-      (workdir / "traceback.txt").write_text(traceback.format_exc())
+    if args.workdir.is_dir():
+      name = processes.own_file("traceback.txt")
+      (args.workdir / name).write_text(traceback.format_exc())
     return _refuse(error)
   return 0
 
 
-def _parse(argv: list[str]) -> tuple[ConfigDict, Path]:
+def _parse(argv: list[str]) -> _Arguments:
   values = flags.FlagValues()
   line = ["hulu train", *argv]
   config = config_flags.DEFINE_config_file(
@@ -59,10 +77,27 @@ def _parse(argv: list[str]) -> tuple[ConfigDict, Path]:
   workdir = flags.DEFINE_string(
     "workdir", None, "Where checkpoints, metrics and tokenizer go.", flag_values=values
   )
+  records = flags.DEFINE_bool("records", False, "List the records.", flag_values=values)
+  coordinator = flags.DEFINE_string("coordinator", None, "HOST:PORT or auto.", flag_values=values)
+  count = flags.DEFINE_integer("processes", None, "How many there are.", flag_values=values)
+  number = flags.DEFINE_integer("process", None, "Which one this is.", flag_values=values)
   rest = values(line)[1:]
   if rest or config.value is None or workdir.value is None:
     raise flags.Error(f"needs --config and --workdir, found {argv}")
-  return config.value, Path(workdir.value)
+  explicit = coordinator.value not in (None, "auto")
+  if {explicit} != {value is not None for value in (count.value, number.value)}:
+    raise flags.Error("--coordinator=HOST:PORT, --processes and --process go together")
+  return _Arguments(
+    config.value, Path(workdir.value), records.value, coordinator.value, count.value, number.value
+  )
+
+
+def _join(args: _Arguments) -> None:
+  """Makes this process one of several; before JAX is first used."""
+  if args.coordinator == "auto":
+    jax.distributed.initialize()
+  elif args.coordinator is not None:
+    jax.distributed.initialize(args.coordinator, args.processes, args.process)
 
 
 def _refuse(error: Exception) -> int:
@@ -70,16 +105,30 @@ def _refuse(error: Exception) -> int:
   return 2
 
 
-def _train(cfg: ConfigDict, workdir: Path) -> None:
-  started = time.monotonic()
-  with _progress.Line("train", cfg.steps) as line:
+def _train(args: _Arguments) -> None:
+  cfg, started = args.config, time.monotonic()
+  with contextlib.ExitStack() as stack:
+    line = stack.enter_context(_progress.Line("train", cfg.steps)) if processes.is_first() else None
 
     def report(step: int, scalars: Mapping[str, float]) -> None:
       shown = {k: v for k, v in scalars.items() if k == "loss" or k.startswith("loss/")}
-      line.update(step, shown)
+      if line is not None:
+        line.update(step, shown)
 
-    loop.train(cfg, workdir, report)
-  _record(cfg, workdir, time.monotonic() - started)
+    def watch(step: int, packed: Packed) -> None:
+      if args.records:
+        _list_records(args.workdir / processes.own_file(_RECORDS), step, packed)
+
+    loop.train(cfg, args.workdir, report, watch)
+  if processes.is_first():
+    _record(cfg, args.workdir, time.monotonic() - started)
+
+
+def _list_records(path: Path, step: int, packed: Packed) -> None:
+  """One line a step; a step that a stop undid comes twice, and is the same both times."""
+  line = {"step": step, "shape": packed.shape, "rows": packed.ids}
+  with path.open("a") as file:
+    file.write(json.dumps(line) + "\n")
 
 
 def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
@@ -94,4 +143,6 @@ def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
     "seconds": before + seconds,
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
   }
-  path.write_text(json.dumps(run, indent=2) + "\n")
+  whole = path.with_suffix(".tmp")  # a kill in the middle must not leave half a file
+  whole.write_text(json.dumps(run, indent=2) + "\n")
+  whole.replace(path)

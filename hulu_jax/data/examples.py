@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import numbers
 from pathlib import Path
+import tempfile
 from typing import Any
 import zlib
 
@@ -52,14 +53,7 @@ class Builder:
     Raises:
       BadRecord: a medium that cannot be read, or messages that are not a conversation.
     """
-    if not isinstance(messages, (list, tuple)):
-      raise BadRecord("format", f"messages are {type(messages).__name__}; expected a list")
-    media = [
-      self.read(item)
-      for message in messages
-      for item in _items(message)
-      if item["type"] in chat.MEDIA_TYPES
-    ]
+    media = self.read_all(messages)
     try:
       visuals = vision.visuals(media, self.policy)
       entries = [chat.Entry(len(m.frames), m.timestamps) for m in media]
@@ -71,22 +65,50 @@ class Builder:
     tokens, weights, visual = chat.encode(pieces, keep, self.tokenizer, seed)
     return Example(name, tokens, weights, visuals, visual, self.source)
 
+  def read_all(self, messages: Any) -> list[Media]:
+    """The media of a conversation, in order.  Raises BadRecord as `build` does."""
+    if not isinstance(messages, (list, tuple)):
+      raise BadRecord("format", f"messages are {type(messages).__name__}; expected a list")
+    return [
+      self.read(item)
+      for message in messages
+      for item in _items(message)
+      if item["type"] in chat.MEDIA_TYPES
+    ]
+
   def read(self, item: Mapping[str, Any]) -> Media:
-    """The medium of a content item: its `frames` as they are, or its `path` read."""
+    """The medium of a content item: its `medium` or `frames` as they are, its `path` or `bytes`
+    (those of a file) read."""
     kind = item["type"]
-    known = {"type", "path", "frames", *_OPTIONS, *_LABELS}
+    known = {"type", "path", "bytes", "frames", "medium", *_OPTIONS, *_LABELS}
     if unknown := sorted(set(item) - known):
       raise BadRecord("format", f"unknown keys {unknown} beside {kind}; there are {sorted(known)}")
     if "frames" in item:
       return _from_frames(item)
-    if "path" not in item:
+    if "medium" in item:
+      medium = _ready(item)
+    elif "bytes" in item:
+      medium = self._read_bytes(item)
+    elif "path" in item:
+      medium = self._read_path(self._resolve(item["path"]), item)
+    else:
       raise BadRecord("format", f"{kind} content without path or frames")
-    options = Options(**{k: item[k] for k in _OPTIONS if k in item})
-    medium = media_lib.read(self._resolve(item["path"]), preset=self.policy.preset, options=options)
     if medium.kind != kind:
       raise BadRecord("format", f"content says {kind}, the file holds a {medium.kind}")
     times = _times(item, len(medium.frames))
     return medium if times is None else dataclasses.replace(medium, timestamps=times)
+
+  def _read_path(self, path: Path, item: Mapping[str, Any]) -> Media:
+    options = Options(**{k: item[k] for k in _OPTIONS if k in item})
+    return media_lib.read(path, preset=self.policy.preset, options=options)
+
+  def _read_bytes(self, item: Mapping[str, Any]) -> Media:
+    if not isinstance(item["bytes"], bytes):
+      raise BadRecord("format", f"bytes are {type(item['bytes']).__name__}; expected a file's")
+    with tempfile.TemporaryDirectory() as folder:  # readers and their processes take paths
+      path = Path(folder) / "medium"
+      path.write_bytes(item["bytes"])
+      return self._read_path(path, item)
 
   def _resolve(self, path: str) -> Path:
     if self.root is None:
@@ -117,6 +139,12 @@ def _items(message: Any) -> list[Mapping[str, Any]]:
     return chat.content_items(message)
   except (ValueError, AttributeError) as error:
     raise BadRecord("format", str(error)) from error
+
+
+def _ready(item: Mapping[str, Any]) -> Media:
+  if not isinstance(item["medium"], Media):
+    raise BadRecord("format", f"medium is {type(item['medium']).__name__}; expected Media")
+  return item["medium"]
 
 
 def _from_frames(item: Mapping[str, Any]) -> Media:

@@ -5,6 +5,7 @@ and build only their own rows.  Where one does not, each process reads its share
 plans its own rows.  The state is a few numbers: how far the mixture was read, and who waits.
 """
 
+from collections import Counter
 from collections import deque
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -13,12 +14,12 @@ from typing import Any
 
 from absl import flags
 import grain
-import numpy as np
 
 from hulu_jax.data import fingerprint
 from hulu_jax.data import lengths as lengths_lib
 from hulu_jax.data import mixture as mixture_lib
 from hulu_jax.data import packing
+from hulu_jax.data import stats
 from hulu_jax.data.ahead import Ahead
 from hulu_jax.data.bad_records import BadRecords
 from hulu_jax.data.examples import Builder
@@ -37,13 +38,17 @@ class Packed:
   """A batch, and what only the host wants to know of it.
 
   shape: number of its step shape.
-  info: `fill/tokens`, `fill/patches` (fractions), `kept` (visual tokens kept over all), `skipped`
-    (bad records since the start of the run; also by dataset and kind).
+  info: `fill/tokens`, `fill/patches`, `fill/supervised` (fractions); `tokens/text`, `tokens/image`,
+    `tokens/volume`, `tokens/video` (after compression); `kept` (visual tokens kept over all), and
+    `kept/image`, `kept/volume`, `kept/video` of those the batch holds; `skipped` (bad records that
+    this shard met since the start of the run; also by dataset and kind).
+  ids: per row, "label of the dataset/id of the record" of each example, in order.
   """
 
   batch: Batch
   shape: int
   info: Mapping[str, float]
+  ids: tuple[tuple[str, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,8 +131,8 @@ class _Iterator(grain.DatasetIterator):
     self._order = mixture_lib.order(sizes, data.mixture, options.seed)
     self._rows = shapes[0].rows // shard[1]
     self._shapes = [s._replace(rows=self._rows) for s in shapes]
-    labels = [entry["label"] for entry in data.mixture]
-    self._bad = BadRecords(labels, options.max_bad, options.listing)
+    self._labels = [entry["label"] for entry in data.mixture]
+    self._bad = BadRecords(self._labels, options.max_bad, options.listing)
     self._fingerprint = fingerprint.of(data.mixture, data.datasets)
 
   def _build(self, position: int) -> Example | BadRecord:
@@ -136,23 +141,26 @@ class _Iterator(grain.DatasetIterator):
 
   def _packed(self, shape: int, rows: Sequence[Sequence[Example]]) -> Packed:
     packer = packing.Packer(self._shapes[shape])
+    ids = tuple(tuple(f"{self._labels[e.source]}/{e.id}" for e in row) for row in rows)
     for r, examples in enumerate(rows):
       for example in examples:
         if not packer.add_to(r, example):
           raise ValueError(f"a record of dataset {example.source} is longer than planned")
-    return Packed(packer.batch(), shape, self._info(self._shapes[shape], packer.examples))
+    return Packed(packer.batch(), shape, self._info(self._shapes[shape], packer.examples), ids)
 
   def _info(self, s: StepShape, examples: Sequence[Example]) -> Mapping[str, float]:
-    visuals = [v for e in examples for v in e.visuals]
-    patches = sum(v.patches.shape[0] * v.patches.shape[1] for v in visuals)
-    whole = sum(v.keep.size for v in visuals)
+    tokens, patches, supervised = stats.room(examples)
     capacity = s.rows * sum(g.slots * g.size for g in s.groups)
     return {
-      "fill/tokens": sum(len(e.tokens) for e in examples) / (s.rows * s.tokens),
+      "fill/tokens": tokens / (s.rows * s.tokens),
       "fill/patches": patches / max(capacity, 1),
-      "kept": float(sum(np.count_nonzero(v.keep) for v in visuals)) / max(whole, 1),
-      **self._bad.info(),
+      "fill/supervised": supervised / (s.rows * s.supervised),
+      **stats.by_modality(examples),
+      **self._skipped(),
     }
+
+  def _skipped(self) -> Mapping[str, float]:
+    return self._bad.info()
 
   def close(self) -> None:
     """Ends the threads."""
@@ -195,17 +203,18 @@ class _ReadIterator(_Iterator):
   def get_state(self) -> dict[str, Any]:
     return {
       "fingerprint": self._fingerprint,
-      "shards": self._shard[1],
+      "shard": list(self._shard),
       "plan": self._planner.get_state(),
       "bad": self._bad.get_state(),
     }
 
   def set_state(self, state: dict[str, Any]) -> None:
     fingerprint.check(state["fingerprint"], self._fingerprint)
-    if state["shards"] != self._shard[1]:
+    before = state["shard"][1]
+    if before != self._shard[1]:
       raise ValueError(
-        f"the run was on {state['shards']} data shards, this is on {self._shard[1]}: without "
-        "prepared lengths each shard packs its own records, so their number must stay"
+        f"the run was on {before} data shards, this is on {self._shard[1]}: without prepared "
+        "lengths each shard packs its own records, so their number must stay"
       )
     self._ahead.drop()
     self._held.clear()
@@ -226,6 +235,9 @@ class _PlannedIterator(_Iterator):
     self._planner = Planner(
       self._length, shapes, options.lookahead, options.patience, self._too_long
     )
+    # What the plan refuses every shard knows, and the first lists; the rest each meets alone.
+    listing = options.listing if shard[0] == 0 else None
+    self._refusals = BadRecords(self._labels, options.max_bad, listing)
     # Steps planned ahead: the plan's state before each, this shard's rows, what was refused.
     self._coming: deque[tuple[dict[str, Any], Step, list[tuple[int, BadRecord]]]] = deque()
     self._refused: list[tuple[int, BadRecord]] = []
@@ -249,7 +261,7 @@ class _PlannedIterator(_Iterator):
       self._refused = []
     before, step, refused = self._coming.popleft()
     for position, bad in refused:
-      self._bad.skip(self._order[position], bad, before["read"])
+      self._refusals.skip(self._order[position], bad, before["read"])
     return self._packed(step.shape, [self._row(row, before["read"]) for row in step.rows])
 
   def _row(self, positions: Sequence[int], read: int) -> list[Example]:
@@ -258,14 +270,22 @@ class _PlannedIterator(_Iterator):
     for position in positions:
       example = self._ahead.take(position)
       if isinstance(example, BadRecord):
-        self._bad.skip(self._order[position], example, read)
+        self._bad.skip(self._order[position], example, read // self._shard[1])
       else:
         good.append(example)
     return good
 
+  def _skipped(self) -> Mapping[str, float]:
+    return Counter(self._refusals.info()) + Counter(self._bad.info()) or {"skipped": 0.0}
+
   def get_state(self) -> dict[str, Any]:
-    plan = self._coming[0][0] if self._coming else self._planner.get_state()
-    return {"fingerprint": self._fingerprint, "plan": plan, "bad": self._bad.get_state()}
+    return {
+      "fingerprint": self._fingerprint,
+      "shard": list(self._shard),
+      "plan": self._coming[0][0] if self._coming else self._planner.get_state(),
+      "refused": self._refusals.get_state(),
+      "bad": self._bad.get_state(),
+    }
 
   def set_state(self, state: dict[str, Any]) -> None:
     fingerprint.check(state["fingerprint"], self._fingerprint)
@@ -273,4 +293,5 @@ class _PlannedIterator(_Iterator):
     self._coming.clear()
     self._refused = []
     self._planner.set_state(state["plan"])
+    self._refusals.set_state(state["refused"])
     self._bad.set_state(state["bad"])

@@ -45,6 +45,18 @@ HULUMED = Policy(
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fitted(Media):
+  """A medium whose frames were resized beforehand to what a policy shows.
+
+  original: height and width before.  Sizes are worked out from them again: the rule applied to its
+  own result can give another (a minimum that wins over the budget, sides that are swapped).
+  `spacing_mm` and `affine` are still those of the frames before.
+  """
+
+  original: tuple[int, int]
+
+
 def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
   """All media of one conversation as the encoder sees them; they share the token budget.
 
@@ -52,27 +64,70 @@ def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
   """
   if not media:
     return ()
-  merges = [policy.merge[m.kind] for m in media]
-  sizes = resize.target_sizes(
-    [resize.Entry(m.frames.shape[1], m.frames.shape[2], len(m.frames)) for m in media],
-    [policy.patch * merge for merge in merges],
+  return tuple(
+    _visual(m, size, policy) for m, size in zip(media, _sizes(media, policy), strict=True)
+  )
+
+
+def fit(media: Sequence[Media], policy: Policy) -> tuple[Fitted, ...]:
+  """All media of one conversation with their frames as `visuals` resizes them.
+
+  Raises:
+    ValueError: as `resize.target_sizes`, or media fitted already, to another size.
+  """
+  if not media:
+    return ()
+  return tuple(
+    Fitted(
+      **{f.name: vars(m)[f.name] for f in dataclasses.fields(Media) if f.name != "frames"},
+      frames=_resized(m, size),
+      original=_original(m),
+    )
+    for m, size in zip(media, _sizes(media, policy), strict=True)
+  )
+
+
+def _sizes(media: Sequence[Media], policy: Policy) -> list[tuple[int, int]]:
+  return resize.target_sizes(
+    [_entry(m) for m in media],
+    [policy.patch * policy.merge[m.kind] for m in media],
     policy.min_tokens,
     policy.max_tokens,
   )
-  return tuple(
-    _visual(m, merge, size, policy) for m, merge, size in zip(media, merges, sizes, strict=True)
-  )
 
 
-def _visual(media: Media, merge: int, size: tuple[int, int], policy: Policy) -> Visual:
-  patches = patchify(resize.resize(media.frames, size), policy.patch, merge)
-  tokens = einops.rearrange(patches, "t (n m) v -> t n (m v)", m=merge**2)
-  if media.kind == "image":
-    keep = np.ones(tokens.shape[:2], bool)
-  else:
-    keep = compression_lib.keep_mask(tokens, policy.compression, media.window)
+def _entry(media: Media) -> resize.Entry:
+  height, width = _original(media)
+  return resize.Entry(height, width, len(media.frames))
+
+
+def _original(media: Media) -> tuple[int, int]:
+  return media.original if isinstance(media, Fitted) else media.frames.shape[1:3]
+
+
+def _resized(media: Media, size: tuple[int, int]) -> np.ndarray:
+  found = media.frames.shape[1:3]
+  if isinstance(media, Fitted) and found != size:
+    raise ValueError(f"frames prepared at {found}, this policy shows {size}; prepare them with it")
+  return resize.resize(media.frames, size)
+
+
+def _visual(media: Media, size: tuple[int, int], policy: Policy) -> Visual:
+  merge = policy.merge[media.kind]
+  patches = patchify(_resized(media, size), policy.patch, merge)
+  keep = keep_mask(patches, merge, media, policy.compression)
   grid = (size[0] // policy.patch, size[1] // policy.patch)
   return Visual(kind=media.kind, patches=patches, grid=grid, merge=merge, keep=keep)
+
+
+def keep_mask(
+  patches: np.ndarray, merge: int, media: Media, compression: Compression
+) -> np.ndarray:
+  """bool [T, P // merge**2], from patches [T, P, values]: the visual tokens that survive."""
+  tokens = einops.rearrange(patches, "t (n m) v -> t n (m v)", m=merge**2)
+  if media.kind == "image":
+    return np.ones(tokens.shape[:2], bool)
+  return compression_lib.keep_mask(tokens, compression, media.window)
 
 
 def patchify(frames: np.ndarray, patch: int, merge: int) -> np.ndarray:

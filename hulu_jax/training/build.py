@@ -13,9 +13,8 @@ from hulu_jax.core import params as P
 from hulu_jax.core import sharding as sharding_lib
 from hulu_jax.core import tree
 from hulu_jax.data import packing
-from hulu_jax.data.compression import Compression
+from hulu_jax.data import settings
 from hulu_jax.data.schema import Batch
-from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
 from hulu_jax.data.vision import Policy
 from hulu_jax.models import hulu
@@ -25,8 +24,6 @@ from hulu_jax.models.scan import Compute
 from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
-
-MOST_SHAPES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +90,8 @@ def build(cfg: ConfigDict) -> Program:
     vision_remat=cfg.compute.vision_remat,
     decoder_remat=cfg.compute.decoder_remat,
   )
-  settings = optimizer_lib.Settings(**cfg.optimizer.to_dict())
-  transform = optimizer_lib.make(settings, cfg.steps)
+  rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
+  transform = optimizer_lib.make(rates, cfg.steps)
 
   def state(params: P.Params) -> TrainState:
     trainable, frozen = tree.partition(params, cfg.trainable)
@@ -118,29 +115,12 @@ def build(cfg: ConfigDict) -> Program:
 
 def policy(cfg: ConfigDict) -> Policy:
   """The media policy of an experiment."""
-  fields = cfg.to_dict()
-  return Policy(**{**fields, "compression": Compression(**fields["compression"])})
+  return settings.policy(cfg)
 
 
 def step_shapes(cfg: ConfigDict, rows: int) -> tuple[StepShape, ...]:
-  """The step shapes of an experiment, the lightest first.
-
-  cfg: name -> {tokens, supervised, visual, groups of (slots, size, channels, merge)}.
-
-  Raises:
-    ValueError: no shape or more than three, or a slot that does not divide into merge blocks.
-  """
-  if not 1 <= len(cfg) <= MOST_SHAPES:
-    raise ValueError(f"{len(cfg)} shapes; expected 1 to {MOST_SHAPES}: each is compiled")
-  shapes = []
-  for name in cfg:
-    groups = tuple(Group(*g) for g in cfg[name].groups)
-    for g in groups:
-      if g.size % g.merge**2:
-        raise ValueError(f"shapes.{name}: {g} has slots that do not divide into merge blocks")
-    sizes = (cfg[name].tokens, cfg[name].supervised, cfg[name].visual)
-    shapes.append(StepShape(rows, *sizes, groups))
-  return tuple(sorted(shapes, key=lambda s: (sum(g.slots * g.size for g in s.groups), s.tokens)))
+  """The step shapes of an experiment, the lightest first; see `data.settings`."""
+  return settings.step_shapes(cfg, rows)
 
 
 def to_global(batch: Batch, sharding: jax.sharding.Sharding) -> Any:

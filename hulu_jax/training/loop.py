@@ -1,7 +1,8 @@
 """The training loop.  Read `train` to know what a run does, in order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from ml_collections import ConfigDict
 from hulu_jax.core import sharding
 from hulu_jax.data import mixture
 from hulu_jax.data import pipeline
+from hulu_jax.data import stored_lengths
 from hulu_jax.data.examples import Builder
+from hulu_jax.data.pipeline import Packed
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.training import build as build_lib
 from hulu_jax.training import metrics as metrics_lib
+from hulu_jax.training import processes
 from hulu_jax.training import tokenizers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
@@ -26,12 +30,18 @@ from hulu_jax.weights import load as weights_load
 BAD_RECORDS = "bad_records.jsonl"
 
 Report = Callable[[int, Mapping[str, float]], None]
+Watch = Callable[[int, Packed], None]
 
 
-def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
+def train(
+  cfg: ConfigDict, workdir: Path, report: Report, watch: Watch = lambda step, packed: None
+) -> TrainState:
   """Runs `cfg` to its last step, resuming from `workdir` if it holds a checkpoint.
 
-  report: gets (step, scalars) every `cfg.report_every` steps, one step late.
+  Several processes call it alike, with one `workdir` that all of them see.
+
+  report: gets (step, scalars) every `cfg.report_every` steps, one step late; first process only.
+  watch: gets (step, this process's rows) before every step.
   """
   program = build_lib.build(cfg)
   mesh = sharding.make_mesh(cfg.mesh)
@@ -39,26 +49,25 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
   datasets = mixture.sources(cfg.data.mixture)
   words = tokenizers.prepare(cfg, program.config.decoder.vocab, datasets, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  rows = sharding.batch_sharding(mesh)
+  rows, shard = sharding.batch_sharding(mesh), sharding.data_shards(mesh)
 
   with (
     jax.set_mesh(mesh),
-    metrics_lib.Writer(workdir) as writer,
+    _reporting(cfg, workdir, report) as finish,
     Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
-    contextlib.closing(
-      _iterator(cfg, program, datasets, words, workdir, sharding.data_shards(mesh))
-    ) as data,
+    contextlib.closing(_iterator(cfg, program, datasets, words, workdir, shard)) as data,
   ):
+    _agree(cfg, words, data)
     state = _first_state(cfg, program, mesh, checkpoints, data)
-    words.save(workdir)
-    stored.write_description(workdir, program.config, program.policy)
+    if processes.is_first():
+      _describe(program, words, workdir)
     step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
-    finish = _reporter(cfg, writer, report)
 
     pending = None
     # Order matters: batch, step, report (of the step before), save.
     for step in range(int(state.step) + 1, cfg.steps + 1):
       packed = next(data)
+      watch(step, packed)
       state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
       if pending:
         finish(*pending)  # one step late, so that the device never waits for the host
@@ -70,20 +79,52 @@ def train(cfg: ConfigDict, workdir: Path, report: Report) -> TrainState:
   return state
 
 
-def _reporter(
-  cfg: ConfigDict, writer: metrics_lib.Writer, report: Report
-) -> Callable[[int, Any, Mapping[str, float]], None]:
+@contextlib.contextmanager
+def _reporting(
+  cfg: ConfigDict, workdir: Path, report: Report
+) -> Iterator[Callable[[int, Any, Mapping[str, float]], None]]:
   """What to do with a step's metrics: wait for them, and now and then write and report them."""
   names = [entry["label"] for entry in cfg.data.mixture]
 
-  def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
+  def wait(step: int, metrics: Any, info: Mapping[str, float]) -> None:
     jax.block_until_ready(metrics)
-    if step % cfg.report_every == 0 or step == cfg.steps:
-      scalars = metrics_lib.scalars(metrics, names) | dict(info)
-      writer.write(step, scalars)
-      report(step, scalars)
 
-  return finish
+  if not processes.is_first():
+    yield wait
+    return
+
+  with metrics_lib.Writer(workdir) as writer:
+
+    def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
+      wait(step, metrics, info)
+      if step % cfg.report_every == 0 or step == cfg.steps:
+        scalars = metrics_lib.scalars(metrics, names) | dict(info)
+        writer.write(step, scalars)
+        report(step, scalars)
+
+    yield finish
+
+
+def _agree(cfg: ConfigDict, words: Tokenizer, data: grain.DatasetIterator) -> None:
+  """Refuses a run whose processes would plan different steps."""
+  processes.agree(
+    {
+      "the experiment": cfg.to_json_best_effort(sort_keys=True),
+      "the tokenizer": stored_lengths.digest(words),
+      "the data": json.dumps(data.get_state()["fingerprint"], sort_keys=True),
+    }
+  )
+
+
+def _describe(program: Program, words: Tokenizer, workdir: Path) -> None:
+  """Tokenizer and architecture, moved in place whole: a kill must not leave half a file."""
+  new = workdir / "new"
+  new.mkdir(exist_ok=True)
+  words.save(new)
+  stored.write_description(new, program.config, program.policy)
+  for path in new.iterdir():
+    path.replace(workdir / path.name)
+  new.rmdir()
 
 
 def _first_state(
@@ -96,7 +137,7 @@ def _first_state(
   """The newest checkpoint, else the weights of `cfg.init_from`, else a fresh draw."""
   if checkpoints.latest is not None:
     like = sharding.concrete(jax.eval_shape(program.init, jax.random.key(cfg.seed)), mesh)
-    return checkpoints.restore(checkpoints.latest, like, data)
+    return checkpoints.restore(checkpoints.latest, like, data, sharding.data_shards(mesh))
   if cfg.init_from:
     source = Path(cfg.init_from)
     if stored.is_run(source):
@@ -122,7 +163,7 @@ def _iterator(
     prefetch=cfg.data.prefetch,
     max_bad=cfg.data.max_bad,
     seed=cfg.seed,
-    listing=workdir / BAD_RECORDS,
+    listing=workdir / processes.own_file(BAD_RECORDS),
   )
 
   def make_builder(source: int) -> Builder:
@@ -133,6 +174,6 @@ def _iterator(
     mixture=[entry.to_dict() for entry in cfg.data.mixture],
     datasets=datasets,
     builders=[make_builder(number) for number in range(len(datasets))],
-    lengths=None,
+    lengths=stored_lengths.of_all(datasets, program.policy, tokenizer),
   )
   return pipeline.train_iterator(data, program.shapes, shard, options)

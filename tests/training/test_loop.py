@@ -120,7 +120,7 @@ def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):
     ({"mesh": {"dta": 8}}, "unknown mesh axes ['dta']"),
     (
       {"mesh": {"data": 4, "tensor": 2}, "rows": 6},
-      "shape.rows = 6; this mesh needs a multiple of 4",
+      "rows = 6; this mesh needs a multiple of 4",
     ),
     (
       {"mesh": {"tensor": 8}},

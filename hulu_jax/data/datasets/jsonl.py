@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hulu_jax.data import manifest as manifest_lib
 from hulu_jax.media.errors import BadRecord
 
 
@@ -15,14 +16,16 @@ class Source:
   A record is {"id": ..., "messages": [...]} as docs/architecture.md describes; media paths are
   resolved later, under the experiment's `data.root`.
 
+  lengths: a folder of `hulu prepare --lengths-only`, so that rows can be planned; None for none.
+
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: an empty file.
+    FileNotFoundError: no such file, or no lengths.
+    ValueError: an empty file, or lengths of another.
   """
 
-  def __init__(self, *, path: str):
+  def __init__(self, *, path: str, lengths: str | None = None):
     self._path = Path(path)
-    self.files = (self._path,)
+    self.files: tuple[Path, ...] = (self._path,)
     self._lines: list[int] = []
     offsets, position = [], 0
     with self._path.open("rb") as file:
@@ -34,6 +37,10 @@ class Source:
     if not offsets:
       raise ValueError(f"{path}: no records; expected one JSON object a line")
     self._offsets = np.array(offsets, np.int64)
+    self.lengths = None
+    if lengths is not None:
+      self.lengths = manifest_lib.stored_for(Path(lengths), self.files, len(offsets))
+      self.files += tuple(manifest_lib.paths(Path(lengths)))
 
   def __len__(self) -> int:
     return len(self._offsets)

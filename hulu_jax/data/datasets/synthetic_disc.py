@@ -67,7 +67,7 @@ class Source:
 
   def __init__(self, *, kind: str, split: str, seed: int, size: int, pool: int, fade: float):
     _check(kind, split, size, pool, fade)
-    self.files = ()
+    self.files, self.lengths = (), None
     self._kind, self._split, self._size, self._fade = kind, split, size, fade
     self._key = (seed, KINDS.index(kind), SPLITS.index(split))
     rng = np.random.default_rng(self._key)

@@ -1,0 +1,42 @@
+"""From an experiment's config to what the data pipeline works by: the media policy, the shapes."""
+
+from ml_collections import ConfigDict
+
+from hulu_jax.data.compression import Compression
+from hulu_jax.data.schema import Group
+from hulu_jax.data.schema import StepShape
+from hulu_jax.data.vision import Policy
+
+MOST_SHAPES = 3
+
+
+def policy(cfg: ConfigDict) -> Policy:
+  """The media policy of an experiment, from its key `policy`."""
+  fields = cfg.to_dict()
+  return Policy(**{**fields, "compression": Compression(**fields["compression"])})
+
+
+def step_shapes(cfg: ConfigDict, rows: int) -> tuple[StepShape, ...]:
+  """The step shapes of an experiment, the lightest first.
+
+  cfg: name -> {tokens, supervised, visual, groups of (slots, size, channels, merge)}.
+
+  Raises:
+    ValueError: no shape or more than three, or a slot that does not divide into merge blocks.
+  """
+  if not 1 <= len(cfg) <= MOST_SHAPES:
+    raise ValueError(f"{len(cfg)} shapes; expected 1 to {MOST_SHAPES}: each is compiled")
+  shapes = []
+  for name in cfg:
+    groups = tuple(Group(*g) for g in cfg[name].groups)
+    for g in groups:
+      if g.size % g.merge**2:
+        raise ValueError(f"shapes.{name}: {g} has slots that do not divide into merge blocks")
+    sizes = (cfg[name].tokens, cfg[name].supervised, cfg[name].visual)
+    shapes.append(StepShape(rows, *sizes, groups))
+  return tuple(sorted(shapes, key=weight))
+
+
+def weight(shape: StepShape) -> tuple[int, int]:
+  """By which shapes are ordered: patches a row, then tokens."""
+  return sum(g.slots * g.size for g in shape.groups), shape.tokens
