@@ -141,6 +141,7 @@ class _PackIterator(grain.DatasetIterator):
       raise BadRecord(
         bad.kind,
         f"{bad.reason} (bad record {self._skipped}; data.max_bad = {self._options.max_bad})",
+        bad.file,
       )
 
   def _info(self, examples: Sequence[Example]) -> Mapping[str, float]:

@@ -20,6 +20,10 @@ class Policy:
 
   patch: side in pixels; min_tokens, max_tokens: visual tokens of a conversation, after merging;
   merge: by kind ("image", "volume", "video"); preset: how media are read (`media.read`).
+  swap_sides: kinds whose height and width are exchanged where the target size is worked out, so
+  that what is shown is squashed onto the transposed canvas.  The released code does it to whatever
+  it holds as a Pillow picture (spec 1.3): ("image",) is its Hugging Face path with pictures given
+  as files, ("image", "volume") its local one.  Empty for all else.
   """
 
   patch: int
@@ -28,10 +32,14 @@ class Policy:
   merge: Mapping[str, int]
   preset: str
   compression: Compression
+  swap_sides: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     if self.patch != PATCH:
       raise ValueError(f"patch {self.patch}; the batch's contract fixes {PATCH} pixels")
+    unknown = sorted(set(self.swap_sides) - set(self.merge))
+    if unknown:
+      raise ValueError(f"swap_sides names {unknown}; there are: {', '.join(self.merge)}")
 
 
 # What the released model uses (16,384 tokens, volumes and clips merged 2 x 2), compression off.
@@ -54,7 +62,7 @@ def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
     return ()
   merges = [policy.merge[m.kind] for m in media]
   sizes = resize.target_sizes(
-    [resize.Entry(m.frames.shape[1], m.frames.shape[2], len(m.frames)) for m in media],
+    [_entry(m, policy) for m in media],
     [policy.patch * merge for merge in merges],
     policy.min_tokens,
     policy.max_tokens,
@@ -62,6 +70,13 @@ def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
   return tuple(
     _visual(m, merge, size, policy) for m, merge, size in zip(media, merges, sizes, strict=True)
   )
+
+
+def _entry(media: Media, policy: Policy) -> resize.Entry:
+  count, height, width = media.frames.shape[:3]
+  if media.kind in policy.swap_sides:
+    height, width = width, height
+  return resize.Entry(height, width, count)
 
 
 def _visual(media: Media, merge: int, size: tuple[int, int], policy: Policy) -> Visual:
