@@ -10,6 +10,7 @@ from typing import NoReturn
 from hulu_jax import media as media_lib
 from hulu_jax.data import compression as compression_lib
 from hulu_jax.data import vision
+from hulu_jax.media import privacy
 from hulu_jax.media import types
 from hulu_jax.media import windows
 
@@ -89,6 +90,11 @@ def limits(args: argparse.Namespace) -> media_lib.Limits:
   return dataclasses.replace(media_lib.DEFAULT, **dict(args.limit))
 
 
+def key(args: argparse.Namespace) -> bytes | None:
+  """The key of the file hashes; raises ValueError for a file that is no key."""
+  return None if args.hash_key is None else privacy.read_key(args.hash_key)
+
+
 def policy(args: argparse.Namespace, preset: str) -> vision.Policy:
   """How frames become tokens: the released model's policy with what was asked.
 
@@ -136,6 +142,22 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     metavar="NAME=N",
     help="raise or lower a limit on the file: "
     + ", ".join(f.name for f in dataclasses.fields(media_lib.Limits)),
+  )
+  group.add_argument(
+    "--root", type=Path, metavar="DIR", help="refuse files, and links in a folder, that leave it"
+  )
+  group.add_argument(
+    "--hash-key",
+    type=Path,
+    metavar="FILE",
+    help="key of the hashes that stand for files (made if absent), so that they are the same in "
+    "every run; without it they differ",
+  )
+  group.add_argument(
+    "--timeout",
+    type=_seconds,
+    metavar="SECONDS",
+    help="decode in a process of its own and give up after so long: for files nobody vouches for",
   )
 
 
@@ -292,6 +314,16 @@ def _limit(text: str) -> tuple[str, int]:
   if name not in names or not number.isdecimal():
     raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=N with one of {', '.join(names)}")
   return name, int(number)
+
+
+def _seconds(text: str) -> float:
+  try:
+    seconds = float(text)
+  except ValueError:
+    seconds = 0.0
+  if not (0 < seconds and math.isfinite(seconds)):
+    raise argparse.ArgumentTypeError(f"{text!r}; expected seconds, more than 0")
+  return seconds
 
 
 def _with_signs(argv: Sequence[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """`hulu inspect`: what files are and what the model would see of them; starts without JAX."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
@@ -40,11 +42,17 @@ def main(argv: Sequence[str]) -> int:
     return int(stop.code or 0)
   if args.overlay is not None and len(args.paths) > 1:
     return _refuse("--overlay takes one file")
-  views = [
-    _look(number, path, preset, args)
-    for number, path in enumerate(args.paths, start=1)
-    for preset in flags.presets(args)
-  ]
+  try:
+    key = flags.key(args)
+  except (ValueError, OSError) as error:
+    return _refuse(f"--hash-key: {error}")
+  with contextlib.ExitStack() as stack:
+    read = _reader(args, stack)
+    views = [
+      _look(number, path, preset, args, functools.partial(read, key=key))
+      for number, path in enumerate(args.paths, start=1)
+      for preset in flags.presets(args)
+    ]
   for view in views:
     if view.error is not None:
       print(f"hulu inspect: {_where(view, args)}{_one_line(view.error)}", file=sys.stderr)
@@ -65,10 +73,26 @@ def _refuse(reason: str) -> int:
   return 2
 
 
-def _look(number: int, path: Path, preset: str, args: argparse.Namespace) -> _View:
+Read = Callable[..., media_lib.Media]
+
+
+def _reader(args: argparse.Namespace, stack: contextlib.ExitStack) -> Read:
+  if args.timeout is None:
+    return media_lib.read
+  return stack.enter_context(media_lib.Reader(timeout=args.timeout)).read
+
+
+def _look(
+  number: int,
+  path: Path,
+  preset: str,
+  args: argparse.Namespace,
+  read: Read,
+) -> _View:
   try:
     policy = flags.policy(args, preset)
-    media = media_lib.read(path, flags.options(args), preset=preset, limits=flags.limits(args))
+    limits = flags.limits(args)
+    media = read(path, flags.options(args), preset=preset, limits=limits, root=args.root)
     visual = _visual(media, policy)
   except media_lib.BadRecord as error:
     return _View(number, preset, error=error)
@@ -136,4 +160,4 @@ def _by_preset(views: Sequence[_View]) -> dict[str, Any]:
 
 
 def _error(error: media_lib.BadRecord) -> dict[str, Any]:
-  return {"error": {"kind": error.kind, "reason": error.reason}}
+  return {"error": {"kind": error.kind, "reason": error.reason, "file": error.file}}

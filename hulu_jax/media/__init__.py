@@ -5,6 +5,7 @@ from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.from_json import options
 from hulu_jax.media.limits import DEFAULT
 from hulu_jax.media.limits import Limits
+from hulu_jax.media.read import phases
 from hulu_jax.media.read import read
 from hulu_jax.media.types import PRESETS
 from hulu_jax.media.types import Media
@@ -21,5 +22,6 @@ __all__ = [
   "Options",
   "Reader",
   "options",
+  "phases",
   "read",
 ]

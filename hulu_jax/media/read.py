@@ -4,7 +4,7 @@ from collections.abc import Callable
 import dataclasses
 from pathlib import Path
 import stat
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import av
 import nibabel
@@ -30,6 +30,8 @@ from hulu_jax.media.types import Media
 from hulu_jax.media.types import Options
 
 EXPECTED = "PNG, JPEG, WebP, TIFF, DICOM, NIfTI, .npy, mp4, mov, mpeg, avi, webm or gif"
+
+_Result = TypeVar("_Result")
 
 
 class _Reader(NamedTuple):
@@ -91,25 +93,53 @@ def read(
   """
   if preset not in PRESETS:
     raise ValueError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
-  path = Path(path)
+  return _guarded(
+    Path(path), root, key, lambda path, root: _read(path, options, preset, limits, root)
+  )
+
+
+def phases(
+  path: str | Path,
+  *,
+  series: int | None = None,
+  limits: Limits = DEFAULT,
+  root: str | Path | None = None,
+  key: bytes | None = None,
+) -> tuple[str, ...]:
+  """Names of the volumes in a DICOM file or folder, as `Options.phase` takes them.
+
+  Empty where there is nothing to choose: a lone volume, a picture, or a file that is not DICOM.
+  series, limits, root, key: as for `read`, which they must fit.  Raises BadRecord as `read` does.
+  """
+
+  def names(path: Path, root: Path | None) -> tuple[str, ...]:
+    reader, _ = _kind(path, root, limits)
+    return dicom.phases(path, limits, series) if reader == "dicom" else ()
+
+  return _guarded(Path(path), root, key, names)
+
+
+def _guarded(
+  path: Path,
+  root: str | Path | None,
+  key: bytes | None,
+  do: Callable[[Path, Path | None], _Result],
+) -> _Result:
+  """`do(path, root)`, silently; whatever it raises is a BadRecord that names the file by hash."""
   with privacy.keyed(key), quiet():
     file = privacy.file_hash(path)
     try:
-      return _read(path, options, preset, limits, None if root is None else Path(root))
+      return do(path, None if root is None else Path(root))
     except BadRecord as error:
       bad = error.at(file)
+    except Exception as error:  # the last resort: a reader names what it knows to go wrong
+      bad = BadRecord("format", f"it cannot be read ({type(error).__name__})", file)
   raise bad  # out here, so that the library's own exception is not its context
 
 
 def _read(path: Path, options: Options, preset: str, limits: Limits, root: Path | None) -> Media:
-  """As `read`, but with whatever context an exception has gathered."""
-  try:
-    reader, form = _kind(path, root, limits)
-    media = _READERS[reader].read(path, preset, options, limits)
-  except BadRecord:
-    raise
-  except Exception as error:  # the last resort: a reader names what it knows to go wrong
-    raise BadRecord("format", f"it cannot be read ({type(error).__name__})") from None
+  reader, form = _kind(path, root, limits)
+  media = _READERS[reader].read(path, preset, options, limits)
   record = _provenance(path, form, preset, _READERS[reader].library, options)
   return dataclasses.replace(media, provenance={**media.provenance, **record})
 

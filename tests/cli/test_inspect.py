@@ -134,7 +134,7 @@ def test_several_files_the_others_are_still_shown(capsys, ct, tmp_path):
   found = json.loads(out)
   assert code == 2 and found["failed"] == 1 and len(found["files"]) == 3
   assert found["files"][0]["kind"] == "volume" and found["files"][2]["size"] == [30, 40]
-  assert set(found["files"][1]["error"]) == {"kind", "reason"}
+  assert set(found["files"][1]["error"]) == {"kind", "reason", "file"}
   assert run(capsys, paths[0], paths[2])[0] == 0
 
 
@@ -306,3 +306,43 @@ def test_a_terminal_without_unicode(ct):
   )
   assert done.returncode == 0, done.stderr
   done.stdout.decode("ascii")
+
+
+def test_a_key_makes_hashes_the_same_in_every_run(tmp_path, capsys):
+  """Two runs agree under one key file, which nobody else may read."""
+  picture = tmp_path / "Jane_Doe.png"
+  picture.write_bytes(b"no picture")
+  key = tmp_path / "key"
+
+  def hashed(*flags):
+    assert inspect.main([str(picture), "--json", *flags]) == 2
+    return capsys.readouterr().err.rsplit("(file ", 1)[1]
+
+  assert hashed("--hash-key", str(key)) == hashed("--hash-key", str(key))
+  assert key.stat().st_mode & 0o077 == 0
+  key.chmod(0o644)
+  assert inspect.main([str(picture), "--hash-key", str(key)]) == 2
+  assert "chmod 600" in capsys.readouterr().err
+
+
+def test_a_root_may_not_be_left(tmp_path, capsys):
+  inside = tmp_path / "inside"
+  inside.mkdir()
+  picture = tmp_path / "outside.png"
+  Image.fromarray(np.zeros((28, 28), np.uint8)).save(picture)
+  (inside / "link.png").symlink_to(picture)
+  assert inspect.main([str(inside / "link.png"), "--root", str(inside)]) == 2
+  assert "path: " in capsys.readouterr().err
+  assert inspect.main([str(inside / "link.png"), "--root", str(tmp_path)]) == 0
+
+
+def test_decoding_in_another_process_shows_the_same(tmp_path, capsys):
+  picture = tmp_path / "a.png"
+  Image.fromarray(np.arange(56 * 56, dtype=np.uint8).reshape(56, 56)).save(picture)
+  key = ["--hash-key", str(tmp_path / "key"), "--json"]
+  assert inspect.main([str(picture), *key]) == 0
+  here = capsys.readouterr().out
+  assert inspect.main([str(picture), *key, "--timeout", "60"]) == 0
+  assert capsys.readouterr().out == here
+  assert inspect.main([str(picture), "--timeout", "0"]) == 2
+  assert "more than 0" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from hulu_jax import media
 from hulu_jax.media import DEFAULT
 from hulu_jax.media import BadRecord
 from hulu_jax.media import Options
@@ -196,3 +197,13 @@ def test_makers_own_b_values_are_understood(tmp_path):
         dataset.private_block(group, creator, create=True).add_new(element, vr, value)
         slices.append(dataset)
     check(write_files(tmp_path / creator, slices), names)
+
+
+def test_phases_are_listed_for_users(tmp_path):
+  """`media.phases` is guarded as `read` is: no path in an error, nothing where no choice is."""
+  series = slices_of(0, AcquisitionNumber=1) + slices_of(1, AcquisitionNumber=2)
+  folder = write_files(tmp_path / "s", series)
+  assert media.phases(folder) == ("acquisition-1", "acquisition-2")
+  assert media.phases(write_files(tmp_path / "one", slices_of(0))) == ()
+  with pytest.raises(BadRecord, match=r"missing: .*\(file [0-9a-f]{16}\)"):
+    media.phases(tmp_path / "Jane_Doe")
