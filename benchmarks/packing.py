@@ -3,10 +3,11 @@
   .venv/bin/python benchmarks/packing.py [--lengths=lengths.npz]
 
 Without a file: 40,000 seeded records in the proportions of Hulu-Med's mixture (9.0 M medical and
-1.3 M general pictures, 0.2 M volumes and clips among them, 6.4 M texts); their sizes are assumed, the
-released data are not known.  FLOPs are those of the linear layers of hulu-7b, forward: patches times
-encoder weights, tokens times decoder weights.  Rivals: two samples a rank, flattened, where a step
-waits for the heaviest rank (VideoLLaMA3's recipe), and eight samples a rank padded to the longest.
+1.3 M general pictures, 0.2 M volumes and clips among them, 6.4 M texts); their sizes are assumed,
+the released data are not known.  FLOPs are those of the linear layers of hulu-7b, forward: patches
+times encoder weights, tokens times decoder weights.  Rivals: two samples a rank, flattened, where a
+step waits for the heaviest rank (VideoLLaMA3's recipe), and eight samples a rank padded to the
+longest.
 """
 
 import argparse

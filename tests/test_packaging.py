@@ -19,11 +19,15 @@ ROOT = Path(__file__).parents[1]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 # Import name -> distribution name, where they differ.
-DISTRIBUTIONS = {"PIL": "pillow", "absl": "absl-py", "orbax": "orbax-checkpoint"}
+DISTRIBUTIONS = {
+  "PIL": "pillow",
+  "absl": "absl-py",
+  "openjpeg": "pylibjpeg-openjpeg",
+  "orbax": "orbax-checkpoint",
+}
 NOT_IMPORTED = {
-  # pydicom finds its decoders by itself.
+  # pydicom finds this decoder by itself.
   "pyjpegls",
-  "pylibjpeg-openjpeg",
   # Named by the design for prepared shards, checkpoint verification, checks and chat templates.
   "array-record",
   "tensorstore",
@@ -155,7 +159,9 @@ def test_no_file_knows_the_machine_it_was_written_on():
   assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+  "page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md"]
+)
 def test_links_and_paths_of_a_page_exist(page):
   text = (ROOT / page).read_text()
   for target in re.findall(r"\]\(([^)#\s]+)\)", text):

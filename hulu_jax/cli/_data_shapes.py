@@ -17,6 +17,7 @@ from hulu_jax.data import shapes as shapes_lib
 from hulu_jax.data import stored_lengths
 from hulu_jax.data.lengths import Length
 from hulu_jax.data.lengths import Lengths
+from hulu_jax.data.schema import Ref
 from hulu_jax.data.schema import StepShape
 from hulu_jax.data.shapes import Use
 
@@ -126,7 +127,7 @@ def _measured(cfg: ConfigDict, count: int) -> Lengths:
   entries = [entry.to_dict() for entry in cfg.data.mixture]
   order = mixture_lib.order([len(d) for d in datasets], entries, cfg.seed)
 
-  def length(ref: mixture_lib.Ref) -> Length | None:
+  def length(ref: Ref) -> Length | None:
     if known is not None:
       found = known[ref.source][ref.record]
       return found if found.tokens else None

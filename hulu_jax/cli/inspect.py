@@ -1,177 +1,163 @@
-"""`hulu inspect`: what a file is and what the model would see of it; starts without JAX."""
+"""`hulu inspect`: what files are and what the model would see of them; starts without JAX."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
+import functools
 import json
+import os
 from pathlib import Path
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
 from hulu_jax import media as media_lib
-from hulu_jax.data import compression as compression_lib
+from hulu_jax.cli import _inspect_answer as answers
+from hulu_jax.cli import _inspect_options as flags
 from hulu_jax.data import overlay
 from hulu_jax.data import vision
-from hulu_jax.data.schema import Visual
-from hulu_jax.media import windows
 
-_EXAMPLE = """examples:
-  hulu inspect ct_folder --window lung
-  hulu inspect ct.nii.gz --modality CT --window 40/400 --json
-  hulu inspect cine.dcm --compression hulumed --overlay kept.png"""
+_OVERLAY = "The overlay is written. A picture made from patient data is patient data."
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message: str) -> NoReturn:
-    self.exit(2, f"hulu inspect: {message} (see hulu inspect --help)\n")
+@dataclasses.dataclass(frozen=True)
+class _View:
+  """One file under one preset; file: its position on the command line, from 1.  `sheet`: uint8
+  [H, W, 3] for the overlay.  Either `answer` or `error` is there."""
+
+  file: int
+  preset: str
+  answer: dict[str, Any] | None = None
+  sheet: np.ndarray | None = None
+  error: media_lib.BadRecord | None = None
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the command; returns its exit code, 2 for a bad file or option."""
+  """Runs the command; returns its exit code, 2 if a file or an option is bad."""
   try:
-    args = _parser().parse_args(argv)
+    args = flags.parse(argv)
   except SystemExit as stop:  # --help and bad arguments end argparse this way
     return int(stop.code or 0)
+  if args.overlay is not None and len(args.paths) > 1:
+    return _refuse("--overlay takes one file")
   try:
-    media = media_lib.read(args.path, _options(args), preset=args.preset)
-    visual = vision.visuals([media], _policy(args))[0]
-    if args.overlay is not None:
-      overlay.write_png(args.overlay, overlay.contact_sheet(media, visual))
-  except (media_lib.BadRecord, ValueError) as error:
-    print(f"hulu inspect: {args.path}: {error}", file=sys.stderr)
-    return 2
-  except OSError as error:  # readers turn theirs into BadRecord: this is the overlay
-    print(f"hulu inspect: {args.overlay}: cannot be written ({error.strerror})", file=sys.stderr)
-    return 2
-  answer = describe(media, visual) | {"preset": args.preset, "compression": args.compression}
-  if args.compression == "fixed":
-    answer["threshold_grey"] = args.threshold
-  if args.json:
-    print(json.dumps(answer, allow_nan=False))
-  else:
-    _print_table(answer, args)
-  return 0
+    key = flags.key(args)
+  except (ValueError, OSError) as error:
+    return _refuse(f"--hash-key: {error}")
+  with contextlib.ExitStack() as stack:
+    read = _reader(args, stack)
+    views = [
+      _look(number, path, preset, args, functools.partial(read, key=key))
+      for number, path in enumerate(args.paths, start=1)
+      for preset in flags.presets(args)
+    ]
+  for view in views:
+    if view.error is not None:
+      print(f"hulu inspect: {_where(view, args)}{_one_line(view.error)}", file=sys.stderr)
+  seen = [view for view in views if view.answer is not None]
+  sheets = [view.sheet for view in seen if view.sheet is not None]
+  if sheets:
+    try:
+      overlay.write_png(args.overlay, overlay.beside(sheets))
+    except OSError as error:
+      return _refuse(f"the overlay cannot be written ({error.strerror})")
+  if seen or len(args.paths) > 1:
+    _print(views, args)
+  return 0 if len(seen) == len(views) else 2
 
 
-def describe(media: media_lib.Media, visual: Visual) -> dict[str, Any]:
-  """What `--json` prints: plain numbers and strings, nothing about a patient."""
-  answer: dict[str, Any] = {
-    "kind": media.kind,
-    "frames": len(media.frames),
-    "size": list(media.frames.shape[1:3]),
-    "channels": media.frames.shape[3],
-    "spacing_mm": _rounded(media.spacing_mm),
-    "grid": list(visual.grid),
-    "merge": visual.merge,
-    "tokens": int(visual.keep.size),
-    "tokens_kept": int(visual.keep.sum()),
-  }
-  more = {
-    "modality": media.modality,
-    "window": _rounded(media.window),
-    "orientation": media.axis_codes,
-    "fps": media.fps,
-    "timestamps": _rounded(media.timestamps),
-    "notes": list(media.notes) or None,
-  }
-  return answer | {key: value for key, value in more.items() if value is not None}
+def _refuse(reason: str) -> int:
+  print(f"hulu inspect: {reason}", file=sys.stderr)
+  return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
-    prog="hulu inspect",
-    description="Show what a picture, volume or video is and what the model would see of it.",
-    epilog=_EXAMPLE,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument(
-    "path", metavar="FILE_OR_FOLDER", type=Path, help="a folder: one DICOM series"
-  )
-  parser.add_argument("--preset", choices=media_lib.PRESETS, default="radiology")
-  named = ", ".join(windows.TABLE)
-  parser.add_argument("--window", metavar="NAME|C/W", help=f"{named}, or centre/width in HU")
-  parser.add_argument("--plane", choices=("axial", "coronal", "sagittal"))
-  parser.add_argument("--modality", help="CT, MR, ...: for files that cannot say it (NIfTI, .npy)")
-  parser.add_argument("--time-index", type=int, metavar="N", help="which volume of a 4D file")
-  parser.add_argument("--frames", type=int, metavar="N", help="slices or frames at most")
-  parser.add_argument("--fps", type=float, metavar="F", help="frames a second of a video")
-  parser.add_argument(
-    "--crop", metavar="T,L,B,R|ultrasound_region", help="cut to a box in pixels, or to the region"
-  )
-  parser.add_argument("--compression", choices=compression_lib.MODES, default="off")
-  parser.add_argument(
-    "--threshold",
-    type=float,
-    metavar="GREY",
-    help="for --compression fixed: grey levels of mean change, a clinical choice",
-  )
-  parser.add_argument("--json", action="store_true", help="print one JSON object")
-  parser.add_argument(
-    "--overlay", type=Path, metavar="PNG", help="write a sheet of frames, dropped tokens shaded"
-  )
-  return parser
+Read = Callable[..., media_lib.Media]
 
 
-def _options(args: argparse.Namespace) -> media_lib.Options:
-  return media_lib.Options(
-    modality=args.modality,
-    window=args.window,
-    plane=args.plane,
-    time_index=args.time_index,
-    frames=args.frames,
-    fps=args.fps,
-    crop=_crop(args.crop),
-  )
+def _reader(args: argparse.Namespace, stack: contextlib.ExitStack) -> Read:
+  if args.timeout is None:
+    return media_lib.read
+  return stack.enter_context(media_lib.Reader(timeout=args.timeout)).read
 
 
-def _crop(text: str | None) -> str | tuple[int, int, int, int] | None:
-  if text is None or text == "ultrasound_region":
-    return text
+def _look(
+  number: int,
+  path: Path,
+  preset: str,
+  args: argparse.Namespace,
+  read: Read,
+) -> _View:
   try:
-    top, left, bottom, right = (int(v) for v in text.split(","))
-  except ValueError as error:
-    raise media_lib.BadRecord(
-      "options", f"crop {text!r}; expected top,left,bottom,right or ultrasound_region"
-    ) from error
-  return top, left, bottom, right
-
-
-def _policy(args: argparse.Namespace) -> vision.Policy:
-  if args.compression == "fixed" and args.threshold is None:
-    raise media_lib.BadRecord("options", "--compression fixed needs --threshold, in grey levels")
-  grey = args.threshold if args.compression == "fixed" else None
-  compression = compression_lib.Compression(mode=args.compression, grey=grey)
-  return dataclasses.replace(vision.HULUMED, preset=args.preset, compression=compression)
-
-
-def _rounded(numbers: Sequence[float] | None) -> list[float] | None:
-  return None if numbers is None else [round(float(v), 6) for v in numbers]
-
-
-def _print_table(answer: dict[str, Any], args: argparse.Namespace) -> None:
-  table = Table(title="hulu inspect", show_header=False)
-  for key, value in answer.items():
-    if key != "notes" and value is not None:
-      table.add_row(key, _shown(key, value, answer))
-  for note in answer.get("notes", ()):
-    table.add_row("note", note)
+    policy = flags.policy(args, preset)
+    limits = flags.limits(args)
+    media = read(path, flags.options(args), preset=preset, limits=limits, root=args.root)
+    visual = _visual(media, policy)
+  except media_lib.BadRecord as error:
+    return _View(number, preset, error=error)
+  answer = answers.describe(path, media, visual, policy)
+  sheet = None
   if args.overlay is not None:
-    table.add_row("overlay", str(args.overlay))
-  Console().print(table)
+    sheet = overlay.contact_sheet(media, visual, answers.title(answer))
+  return _View(number, preset, answer, sheet)
 
 
-def _shown(key: str, value: Any, answer: dict[str, Any]) -> str:
-  match key:
-    case "size" | "grid" | "spacing_mm":
-      return " x ".join(f"{v:g}" for v in value)
-    case "window":
-      return f"centre {value[0]:g}, width {value[1]:g} HU"
-    case "tokens_kept":
-      return f"{value} ({100 * value / answer['tokens']:.1f} %)"
-    case "timestamps":
-      return f"{value[0]:.3f} to {value[-1]:.3f} s"
-    case _:
-      return str(value)
+def _visual(media: media_lib.Media, policy: vision.Policy) -> vision.Visual:
+  try:
+    return vision.visuals([media], policy)[0]
+  except ValueError as error:  # a picture that cannot be cut into patches
+    raise media_lib.BadRecord("geometry", str(error)) from error
+
+
+def _one_line(error: media_lib.BadRecord) -> str:
+  """A reason that lists series has a line for each."""
+  first, *others = str(error).splitlines()
+  return " ".join([first, "; ".join(others)]).rstrip()
+
+
+def _where(view: _View, args: argparse.Namespace) -> str:
+  """Which file and preset an error is about, by position: a file's name may name a patient."""
+  file = f"file {view.file} of {len(args.paths)}: " if len(args.paths) > 1 else ""
+  return file + (f"preset {view.preset}: " if args.preset == "both" else "")
+
+
+def _print(views: Sequence[_View], args: argparse.Namespace) -> None:
+  text = json.dumps(_object(views, args), allow_nan=False) if args.json else _table(views, args)
+  try:
+    print(text.rstrip("\n"), flush=True)
+  except BrokenPipeError:  # `head`, say, has seen enough: what is left must not fail at exit
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _table(views: Sequence[_View], args: argparse.Namespace) -> str:
+  # Imported only where a table is drawn: rich is not needed for JSON, nor to refuse a file.
+  from hulu_jax.cli import _inspect_table as table
+
+  if len(args.paths) > 1:
+    return table.several([(v.file, v.answer, _kind(v.error)) for v in views])
+  footer = [] if args.overlay is None else [_OVERLAY]
+  return table.one_file([v.answer for v in views if v.answer is not None], footer)
+
+
+def _kind(error: media_lib.BadRecord | None) -> str:
+  return "" if error is None else error.kind
+
+
+def _object(views: Sequence[_View], args: argparse.Namespace) -> dict[str, Any]:
+  """What `--json` prints: an answer, answers by preset, or a list of either for several files."""
+  files = [_by_preset([v for v in views if v.file == n]) for n in range(1, len(args.paths) + 1)]
+  if args.preset != "both":
+    files = [file[args.preset] for file in files]
+  if len(files) == 1:
+    return files[0]
+  failed = len({v.file for v in views if v.error is not None})
+  return {"files": files, "failed": failed}
+
+
+def _by_preset(views: Sequence[_View]) -> dict[str, Any]:
+  return {v.preset: v.answer if v.error is None else _error(v.error) for v in views}
+
+
+def _error(error: media_lib.BadRecord) -> dict[str, Any]:
+  return {"error": {"kind": error.kind, "reason": error.reason, "file": error.file}}

@@ -1,6 +1,7 @@
 """`hulu prepare`: decodes, resizes and measures a dataset once, shard by shard, before training."""
 
 from collections import Counter
+import dataclasses
 from pathlib import Path
 import sys
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from hulu_jax.data import prepare
 from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data import vision
 from hulu_jax.data.examples import Builder
+from hulu_jax.data.readers import Readers
 from hulu_jax.data.vision import Policy
 from hulu_jax.training import build
 
@@ -37,7 +39,8 @@ then reads {"name": "prepared", "path": "/data/prepared"}.
   --tokenizer     folder with a tokenizer, instead of the experiment's
   --root          where media paths start, instead of the experiment's data.root
   --lengths-only  only measure: the folder is the field `lengths` of a jsonl dataset
-  --threads       that decode (default 1)
+  --threads       that decode, each with a process of its own (default 1)
+  --timeout       seconds a file may take before it is a bad record (default 120)
   --force         make the shard again, whatever is there"""
 
 
@@ -73,6 +76,7 @@ def _parse(argv: list[str]) -> _Arguments:
   for name in ("input", "output", "tokenizer", "root", "verify"):
     flags.DEFINE_string(name, None, "", flag_values=values)
   flags.DEFINE_string("shard", "0/1", "", flag_values=values)
+  flags.DEFINE_float("timeout", 120.0, "", lower_bound=0.1, flag_values=values)
   flags.DEFINE_integer("threads", 1, "", lower_bound=1, flag_values=values)
   for name in ("lengths_only", "force"):
     flags.DEFINE_bool(name, False, "", flag_values=values)
@@ -86,17 +90,19 @@ def _parse(argv: list[str]) -> _Arguments:
 def _prepare(args: _Arguments) -> None:
   values = args.values
   shard = _shard(values.shard)
-  job = prepare.job(
-    _dataset_spec.parse(values.input),
-    _builder(args),
-    shard,
-    Path(values.output),
-    frames=not values.lengths_only,
-    threads=values.threads,
-    force=values.force,
-  )
-  with _progress.Line("prepare", max(job.last - job.first, 1)) as line:
-    manifest, made = prepare.run(job, lambda done, bad: line.update(done, {"bad": bad}))
+  source = _dataset_spec.parse(values.input)
+  with Readers(values.threads, values.timeout) as readers:
+    job = prepare.job(
+      source,
+      dataclasses.replace(_builder(args), reader=readers.read),
+      shard,
+      Path(values.output),
+      frames=not values.lengths_only,
+      threads=values.threads,
+      force=values.force,
+    )
+    with _progress.Line("prepare", max(job.last - job.first, 1)) as line:
+      manifest, made = prepare.run(job, lambda done, bad: line.update(done, {"bad": bad}))
   size = sum(file["bytes"] for file in manifest.files.values())
   print(
     f"shard {shard[0]} of {shard[1]} {'made' if made else 'is there, verified'}: "

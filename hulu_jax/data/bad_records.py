@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hulu_jax.data.mixture import Ref
+from hulu_jax.data.schema import Ref
 from hulu_jax.media.errors import BadRecord
 
 # A run is judged by its first thousand records at least: one bad of the first three is no verdict.
@@ -39,6 +39,7 @@ class BadRecords:
         bad.kind,
         f"{bad.reason} ({label}, record {ref.record}); bad records so far: {counts}, more than "
         f"data.max_bad = {self._most:g} of {max(read, _AT_LEAST)}",
+        bad.file,
       )
 
   def info(self) -> Mapping[str, float]:
@@ -47,7 +48,9 @@ class BadRecords:
     return {"skipped": float(self._counts.total()), **split}
 
   def get_state(self) -> dict[str, Any]:
+    """The counts so far."""
     return dict(self._counts)
 
   def set_state(self, state: Mapping[str, int]) -> None:
+    """Goes on from these counts."""
     self._counts = Counter(state)

@@ -1,7 +1,8 @@
 """One record to one example: its media read, its chat tokenized; or why it cannot be used."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import math
 import numbers
 from pathlib import Path
 import tempfile
@@ -12,32 +13,43 @@ import numpy as np
 
 from hulu_jax import media as media_lib
 from hulu_jax.data import chat
-from hulu_jax.data import llava
+from hulu_jax.data import records
 from hulu_jax.data import vision
 from hulu_jax.data.schema import Example
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.data.vision import Policy
+from hulu_jax.media import from_json
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.types import Media
-from hulu_jax.media.types import Options
 
-# What a content item may say about its medium, beside `type` and `path` or `frames`.
-_OPTIONS = ("modality", "window", "plane", "time_index", "spacing_mm")
-_LABELS = ("timestamps", "time", "phase", "label")
+# What a content item may say about its medium, beside `type`.  `frames` is the medium itself, or,
+# beside a path, how many to take; `phase` names a volume of the path, or labels the frames.
+_LABELS = ("timestamps", "time", "label")
+_BESIDE = {
+  "path": ("type", "path", *_LABELS, *from_json.NAMES),
+  "bytes": ("type", "bytes", *_LABELS, *from_json.NAMES),
+  "medium": ("type", "medium", *_LABELS),
+  "frames": ("type", "frames", *_LABELS, "modality", "phase"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Builder:
   """Turns records into examples; a pure function, safe to call from several threads.
 
-  root: where paths in records start, and may not leave; None takes them as they are, for a caller
-    who wrote them.  source: number of the dataset.
+  root: where paths in records start, and may not leave, nor any link below them; None takes them as
+    they are, for a caller who wrote them.
+  source: number of the dataset.
+  reader: how a path is read; the `read` of a `media.worker.Reader` for files nobody vouches for.
+  key: of the hashes that stand for paths (see `media.privacy`); None: drawn for this process.
   """
 
   tokenizer: Tokenizer
   policy: Policy
   root: Path | None
   source: int = 0
+  reader: Callable[..., Media] = media_lib.read
+  key: bytes | None = None
 
   def __call__(self, record: Mapping[str, Any] | BadRecord) -> Example | BadRecord:
     """The example, or the reason why there is none: the caller counts and skips."""
@@ -59,8 +71,9 @@ class Builder:
       entries = [chat.Entry(len(m.frames), m.timestamps) for m in media]
       pieces = chat.render(messages, entries, generate=generate)
     except ValueError as error:
-      raise BadRecord("format", str(error)) from error
+      raise BadRecord("format", str(error)) from None
     keep = [v.keep for v in visuals]
+    _check_unicode([name, *(piece.text or "" for piece in pieces)])
     seed = zlib.crc32(name.encode())
     tokens, weights, visual = chat.encode(pieces, keep, self.tokenizer, seed)
     return Example(name, tokens, weights, visuals, visual, self.source)
@@ -80,27 +93,38 @@ class Builder:
     """The medium of a content item: its `medium` or `frames` as they are, its `path` or `bytes`
     (those of a file) read."""
     kind = item["type"]
-    known = {"type", "path", "bytes", "frames", "medium", *_OPTIONS, *_LABELS}
-    if unknown := sorted(set(item) - known):
-      raise BadRecord("format", f"unknown keys {unknown} beside {kind}; there are {sorted(known)}")
-    if "frames" in item:
-      return _from_frames(item)
-    if "medium" in item:
-      medium = _ready(item)
-    elif "bytes" in item:
-      medium = self._read_bytes(item)
-    elif "path" in item:
-      medium = self._read_path(self._resolve(item["path"]), item)
-    else:
+    source = next((s for s in _BESIDE if s in item), None)
+    if source is None:
       raise BadRecord("format", f"{kind} content without path or frames")
+    for key in item:
+      if key not in _BESIDE[source]:
+        raise BadRecord("format", f"beside {kind}: {from_json.unknown(key, _BESIDE[source])}")
+    if source == "path":
+      medium = self._read_path(item, self.root)
+    elif source == "bytes":
+      medium = self._read_bytes(item)
+    elif source == "medium":
+      medium = _ready(item)
+    else:
+      medium = _from_frames(item)
     if medium.kind != kind:
-      raise BadRecord("format", f"content says {kind}, the file holds a {medium.kind}")
+      file = medium.provenance.get("file")
+      reason = f"content says {kind}, the file holds a {medium.kind}"
+      raise BadRecord("format", reason, None if file is None else str(file))
     times = _times(item, len(medium.frames))
     return medium if times is None else dataclasses.replace(medium, timestamps=times)
 
-  def _read_path(self, path: Path, item: Mapping[str, Any]) -> Media:
-    options = Options(**{k: item[k] for k in _OPTIONS if k in item})
-    return media_lib.read(path, preset=self.policy.preset, options=options)
+  def _read_path(self, item: Mapping[str, Any], root: Path | None) -> Media:
+    path = item["path"]
+    if not isinstance(path, str):
+      raise BadRecord("format", f"a path of type {type(path).__name__}; expected text")
+    return self.reader(
+      path if root is None else root / path,
+      media_lib.options({key: item[key] for key in from_json.NAMES if key in item}),
+      preset=self.policy.preset,
+      root=root,
+      key=self.key,
+    )
 
   def _read_bytes(self, item: Mapping[str, Any]) -> Media:
     if not isinstance(item["bytes"], bytes):
@@ -108,37 +132,33 @@ class Builder:
     with tempfile.TemporaryDirectory() as folder:  # readers and their processes take paths
       path = Path(folder) / "medium"
       path.write_bytes(item["bytes"])
-      return self._read_path(path, item)
-
-  def _resolve(self, path: str) -> Path:
-    if self.root is None:
-      return Path(path)
-    whole = (self.root / path).resolve()
-    if not whole.is_relative_to(self.root.resolve()):
-      raise BadRecord("missing", "a path that leaves the data root")
-    return whole
+      return self._read_path({**item, "path": str(path)}, None)
 
 
 def conversation(record: Mapping[str, Any] | BadRecord) -> tuple[str, Any]:
-  """The id and the messages of a record in either form.
+  """The id and the messages of a record in any form of `records.normalise`.
 
   Raises:
     BadRecord: what stands in its place, or a record without id, messages or conversations.
   """
   if isinstance(record, BadRecord):
     raise record
-  if "id" not in record or not {"messages", "conversations"} & record.keys():
-    raise BadRecord("format", f"keys {sorted(record)}; expected id, and messages")
-  if "messages" in record:
-    return str(record["id"]), record["messages"]
-  return str(record["id"]), llava.to_messages(record)
+  return records.normalise(record)
 
 
 def _items(message: Any) -> list[Mapping[str, Any]]:
   try:
     return chat.content_items(message)
   except (ValueError, AttributeError) as error:
-    raise BadRecord("format", str(error)) from error
+    raise BadRecord("format", str(error)) from None
+
+
+def _check_unicode(texts: Sequence[str]) -> None:
+  """JSON can say half a surrogate pair, which no tokenizer takes."""
+  try:
+    "".join(texts).encode()
+  except UnicodeEncodeError:
+    raise BadRecord("format", "text that is not valid Unicode") from None
 
 
 def _ready(item: Mapping[str, Any]) -> Media:
@@ -159,8 +179,7 @@ def _from_frames(item: Mapping[str, Any]) -> Media:
   return Media(
     kind=item["type"],
     frames=frames,
-    modality=item.get("modality"),
-    timestamps=_times(item, len(frames)),
+    modality=media_lib.options({"modality": item.get("modality")}).modality,
   )
 
 
@@ -170,7 +189,7 @@ def _times(item: Mapping[str, Any], frames: int) -> tuple[float, ...] | None:
     return None
   times = item.get("timestamps", [item.get("time")])
   if not isinstance(times, (list, tuple)) or len(times) != frames:
-    raise BadRecord("format", f"times {times!r}; expected a list of {frames}, one a frame")
-  if not all(isinstance(t, numbers.Real) for t in times):
-    raise BadRecord("format", f"times {times!r}; expected numbers, in seconds")
+    raise BadRecord("format", f"times of another form; expected a list of {frames}, one a frame")
+  if not all(isinstance(t, numbers.Real) and math.isfinite(t) for t in times):
+    raise BadRecord("format", "times that are not numbers; expected seconds")
   return tuple(times)

@@ -1,22 +1,16 @@
 """Which record comes when: datasets shuffled by epoch and mixed by weight, known by position."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grain
 
 from hulu_jax.core import plugins
+from hulu_jax.data.schema import Ref
 
 # What an entry of a mixture says beside its dataset's own fields: which file of data/datasets/, how
 # often, in random order or not, and what its metrics are called.
 _MIXING = ("name", "weight", "shuffle", "label")
-
-
-class Ref(NamedTuple):
-  """source: number of the dataset in the mixture; record: number of the record in it."""
-
-  source: int
-  record: int
 
 
 def sources(mixture: Sequence[Mapping[str, Any]]) -> list[Any]:

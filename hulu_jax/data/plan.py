@@ -84,6 +84,7 @@ class Planner:
     }
 
   def set_state(self, state: dict[str, Any]) -> None:
+    """Goes on from `get_state`.  Raises ValueError if a waiting record can no longer be read."""
     self._read = state["read"]
     self._waiting = [_Waiting(self._scale.shape[1]) for _ in self._shapes]
     for home, positions in enumerate(state["waiting"]):

@@ -70,10 +70,24 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """Antialiased bicubic through Pillow.  uint8 [T, H, W, C] -> uint8 [T, height, width, C]."""
   if frames.shape[1:3] == size:
     return frames
-  height, width = size
-  out = np.empty((len(frames), height, width, frames.shape[3]), np.uint8)
+  out = np.empty((len(frames), *size, frames.shape[3]), np.uint8)
+  turned = frames.shape[3] == 1 and frames.strides[1] < frames.strides[2]
   for frame, place in zip(frames, out, strict=True):
-    picture = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-    place[...] = resized.reshape(place.shape)
+    if turned:
+      place[...] = _resize_turned(frame[..., 0].T, size).T[..., None]
+    else:
+      picture = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
+      resized = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
+      place[...] = resized.reshape(place.shape)
   return out
+
+
+def _resize_turned(columns: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """[W, H] -> [width, height], the transpose of what Pillow makes of the picture itself.
+
+  NIfTI stores slices by column.  Pillow resizes along rows first and rounds before it goes down the
+  columns; in that order, in two calls, the transposed picture gives the same bits without a copy.
+  """
+  height, width = size
+  across = Image.fromarray(columns).resize((columns.shape[1], width), Image.Resampling.BICUBIC)
+  return np.asarray(across.resize((height, width), Image.Resampling.BICUBIC))

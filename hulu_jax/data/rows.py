@@ -61,27 +61,28 @@ class Row:
 
   def _place(self, medium: Medium) -> tuple[tuple[Run, ...], int]:
     """First fit over the slots of the fitting groups, in order; also how many frames are left."""
-    left, size, runs = medium.frames, medium.patches, []
+    left, runs = medium.frames, []
     for g in fitting(medium, self._groups):
-      used, held, whole = self._used[g], self._held[g], self._groups[g].size
-      for slot, start in enumerate(used):
-        frames = min((whole - start) // size, left)
-        if frames:
-          runs.append(Run(g, slot, start, held[slot] + 1, frames))
-          used[slot] += frames * size
-          held[slot] += frames
-          self.patches[g] -= frames * size
-          left -= frames
-          if not left:
-            return tuple(runs), 0
+      for slot, start in enumerate(self._used[g]):
+        frames = min((self._groups[g].size - start) // medium.patches, left)
+        if not frames:
+          continue
+        runs.append(Run(g, slot, start, self._held[g][slot] + 1, frames))
+        self._change(runs[-1], medium.patches, 1)
+        left -= frames
+        if not left:
+          return tuple(runs), 0
     return tuple(runs), left
+
+  def _change(self, run: Run, patches: int, sign: int) -> None:
+    self._used[run.group][run.slot] += sign * run.frames * patches
+    self._held[run.group][run.slot] += sign * run.frames
+    self.patches[run.group] -= sign * run.frames * patches
 
   def _take_back(self, media: Sequence[Medium], places: Sequence[Sequence[Run]]) -> None:
     for medium, runs in zip(media, places, strict=False):
       for run in runs:
-        self._used[run.group][run.slot] -= run.frames * medium.patches
-        self._held[run.group][run.slot] -= run.frames
-        self.patches[run.group] += run.frames * medium.patches
+        self._change(run, medium.patches, -1)
 
 
 def fitting(medium: Medium, groups: Sequence[Group]) -> list[int]:

@@ -11,6 +11,13 @@ Array = Any  # numpy on the host, a jax.Array on the device
 PATCH = 14
 
 
+class Ref(NamedTuple):
+  """Which record of a mixture: number of the dataset, and of the record in it."""
+
+  source: int
+  record: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Visual:
   """One entry of a prompt (an image, a volume, a clip) as the encoder will see it.

@@ -20,6 +20,10 @@ class Policy:
 
   patch: side in pixels; min_tokens, max_tokens: visual tokens of a conversation, after merging;
   merge: by kind ("image", "volume", "video"); preset: how media are read (`media.read`).
+  swap_sides: kinds whose height and width are exchanged where the target size is worked out, so
+  that what is shown is squashed onto the transposed canvas.  The released code does it to whatever
+  it holds as a Pillow picture (spec 1.3): ("image",) is its Hugging Face path with pictures given
+  as files, ("image", "volume") its local one.  Empty for all else.
   """
 
   patch: int
@@ -28,10 +32,14 @@ class Policy:
   merge: Mapping[str, int]
   preset: str
   compression: Compression
+  swap_sides: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     if self.patch != PATCH:
       raise ValueError(f"patch {self.patch}; the batch's contract fixes {PATCH} pixels")
+    unknown = sorted(set(self.swap_sides) - set(self.merge))
+    if unknown:
+      raise ValueError(f"swap_sides names {unknown}; there are: {', '.join(self.merge)}")
 
 
 # What the released model uses (16,384 tokens, volumes and clips merged 2 x 2), compression off.
@@ -89,15 +97,17 @@ def fit(media: Sequence[Media], policy: Policy) -> tuple[Fitted, ...]:
 
 def _sizes(media: Sequence[Media], policy: Policy) -> list[tuple[int, int]]:
   return resize.target_sizes(
-    [_entry(m) for m in media],
+    [_entry(m, policy) for m in media],
     [policy.patch * policy.merge[m.kind] for m in media],
     policy.min_tokens,
     policy.max_tokens,
   )
 
 
-def _entry(media: Media) -> resize.Entry:
+def _entry(media: Media, policy: Policy) -> resize.Entry:
   height, width = _original(media)
+  if media.kind in policy.swap_sides:
+    height, width = width, height
   return resize.Entry(height, width, len(media.frames))
 
 

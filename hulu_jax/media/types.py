@@ -32,7 +32,8 @@ class Media:
   rgb_windows: the three HU windows shown as red, green and blue, instead of `window`.
   value_range: the values, in `units`, shown as black and as white, where no HU window was applied.
   slices: which slices of the displayed volume, or frames of the clip, were taken.
-  timestamps: seconds from the first frame of the file.
+  timestamps: seconds from the first frame of the file; of a clip read with the preset hulumed, the
+    times that the released code tells its model (see `video`).
   provenance: how it was read: format, reader, preset, choices; no text the file says.
   notes: what the reader did on its own or could not know, in plain words.
   """
@@ -65,7 +66,8 @@ class Options:
   window: name in `windows.TABLE`, (centre, width) or "centre/width", or three of these joined by
     "+" for red, green and blue.
   function: of the window, one of `FUNCTIONS`; None is the file's own or linear.
-  value_range: values to show as black and white where units are not HU.
+  value_range: lowest and highest value to show, where units are not HU; which of them is black is
+    the file's matter (PET is shown dark where there is uptake).
   plane: one of `PLANES`.
   time_index: which volume of a 4D file.
   series: which DICOM series of a folder, counted from 1 in the order the error lists them.

@@ -1,20 +1,40 @@
-"""Clips (mp4, mov, mpeg, avi, webm, gif) to frames with exact timestamps, through PyAV."""
+"""Clips (mp4, mov, mpeg, avi, webm, gif) to frames with exact timestamps, through PyAV.
+
+Which frames are taken:
+
+- radiology: with `fps`, the frames on the screen at 0, 1/fps, 2/fps, ... seconds after the first;
+  with `frames`, as many by number, evenly from the first to the last; 32 where neither is given.
+  Never a frame twice.  Timestamps count from the first frame.
+- hulumed: what the released code's Hugging Face path takes (spec 1.8): ffmpeg's `fps` filter with
+  `round=down`, so output k is the last frame before (k + 1) / fps seconds, then evenly down to
+  `frames`; 1 a second and 128 where not given.  It calls these k / fps seconds after the start of
+  the stream, up to 1 / fps early, and so do the timestamps here.  Its local path takes others:
+  decord, every `int(source rate / fps)`-th frame from the first.  A GIF is taken as 25 frames per
+  second, from the middle of each second, whatever times it carries.
+
+What is shown: turned by the display matrix, as players and ffmpeg do (the released code then cuts
+the rows of a quarter turn at the wrong width; that is not repeated here); pixels that are not
+square are made so by bicubic stretching (radiology) or left (hulumed); alpha is dropped; more than
+8 bits are reduced to 8; the fields of interlaced frames stay woven.  A clip whose channels are
+equal in all frames taken becomes one channel.  A crop counts in the pixels shown.
+"""
 
 from pathlib import Path
 
-import av
 import numpy as np
 
+from hulu_jax.media import channels
+from hulu_jax.media import clip
 from hulu_jax.media import crop
 from hulu_jax.media import sampling
+from hulu_jax.media import upright
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.limits import Limits
 from hulu_jax.media.types import Media
 from hulu_jax.media.types import Options
 
-FORMATS = ("mp4", "mov", "mpeg", "mpegvideo", "avi", "webm", "matroska", "gif")
-# What a container declares may exceed what it holds by an edit list or a rounded duration.
-_MISSING_FRAMES, _MISSING_SECONDS = 0.02, 0.5
+_GIF_FPS = 25.0  # what the released code takes a GIF's frames to be (spec 1.8)
+_ALPHA = ("rgba", "bgra", "argb", "abgr", "yuva", "gbrap", "ya8", "ya16", "pal8")
 
 
 def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
@@ -24,96 +44,113 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
   # PyAV raises FFmpegError, ValueError, OSError, StopIteration, ... on damaged files;
   # their messages quote paths, so the cause is not chained.
   try:
-    times, grey, notes = _scan(path, limits)
-    taken = sampling.choose(np.array(times), preset, options)
-    _check_taken(path, len(taken), limits)
-    frames = _decode(path, taken, "gray" if grey else "rgb24")
+    return _read(path, preset, options, limits, box)
   except BadRecord:
     raise
   except Exception as error:
     raise BadRecord("format", f"a damaged video ({type(error).__name__})") from None
-  chosen = tuple(round(float(times[k]), 6) for k in taken)
+
+
+def _read(
+  path: Path,
+  preset: str,
+  options: Options,
+  limits: Limits,
+  box: tuple[int, int, int, int] | None,
+) -> Media:
+  header = clip.read_header(path, limits)
+  clock, taken, stamps, decoded = _take(path, header, preset, options, limits)
+  notes = _notes(header, clock, decoded)
+  frames = decoded.frames
+  if preset == "radiology":
+    frames = _squared(frames, header, limits, notes)
+  elif header.aspect not in (None, 1):
+    notes.append("pixels are not square: shown as stored, as the released code does")
+  turned = upright.turn(frames, decoded.matrix)
+  if turned is None:
+    notes.append("the file asks for a turn by other than quarters: shown as stored")
+  elif turned is not frames:
+    notes.append("turned as the file asks")
   return Media(
     kind="video",
-    frames=crop.cut(frames, box),
+    frames=channels.one_channel(crop.cut(frames if turned is None else turned, box)),
     modality=options.modality,
-    slices=tuple(int(k) for k in taken),
-    fps=sampling.mean_fps(times),
-    timestamps=chosen,
+    slices=tuple(taken.tolist()),
+    fps=sampling.mean_fps(clock.since_first()),
+    timestamps=tuple(round(t, 6) for t in stamps.tolist()),
+    provenance={
+      "container": header.container,
+      "codec": header.codec,
+      "pixels": header.pixels,
+      "frames": len(clock.times),
+    },
     notes=tuple(notes),
   )
 
 
-def _open(path: Path):
-  container = av.open(str(path))
-  names = set(container.format.name.split(","))
-  if not names & set(FORMATS):
-    raise BadRecord("format", f"container {container.format.name}; expected {', '.join(FORMATS)}")
-  if not container.streams.video:
-    raise BadRecord("format", "a container without a video stream")
-  stream = container.streams.video[0]
-  stream.thread_type = "AUTO"
-  return container, stream
+def _take(
+  path: Path, header: clip.Header, preset: str, options: Options, limits: Limits
+) -> tuple[clip.Clock, np.ndarray, np.ndarray, clip.Decoded]:
+  """The clock, the numbers of the frames taken, their timestamps, and the frames.
+
+  Choosing by the packets' times saves a second decoding; where the frames' own differ, they win.
+  """
+  clock = clip.packet_clock(path, header, limits)
+  if clock is None:
+    clock, _ = clip.decode(path, header, limits, lambda number: False)
+  for _ in range(2):
+    taken, stamps = _choose(clock, header, preset, options)
+    wanted = set(taken.tolist())
+    limits.check(len(taken), header.height, header.width)
+    decoded_clock, held = clip.decode(path, header, limits, wanted.__contains__)
+    if decoded_clock.times == clock.times and decoded_clock.end == clock.end:
+      return clock, taken, stamps, clip.to_rgb(held, taken.tolist())
+    clock = decoded_clock
+  raise BadRecord("format", "a video that decodes to other frames each time")
 
 
-def _scan(path: Path, limits: Limits) -> tuple[list[float], bool, list[str]]:
-  """Times of all frames from the first, whether the clip is grey, and notes."""
-  container, stream = _open(path)
-  with container:
-    limits.check(1, stream.height, stream.width)
-    limits.within("frames", stream.frames, limits.max_frames)
-    length = None if container.duration is None else container.duration / av.time_base
-    rate = float(stream.average_rate or 25)
-    times: list[float | None] = []
-    for frame in container.decode(stream):
-      times.append(frame.time)
-      limits.within("frames", len(times), limits.max_frames)
-    grey = (stream.format is not None) and stream.format.name.startswith("gray")
-    declared = stream.frames
-  known = _fill(times, rate)
-  _check_whole(known, declared, length, rate)
-  notes = [] if None not in times else ["some frames carry no time: the frame rate was used"]
-  return known, grey, notes
+def _choose(
+  clock: clip.Clock, header: clip.Header, preset: str, options: Options
+) -> tuple[np.ndarray, np.ndarray]:
+  """int64 numbers of the frames to take, and float64 seconds that are told of each."""
+  if preset == "radiology":
+    since = clock.since_first()
+    taken = sampling.choose(since, preset, options)
+    return taken, since[taken]
+  fps, most = sampling.released_rate(options)
+  if header.container == "gif":
+    taken = sampling.by_segments(len(clock.times), _GIF_FPS, fps, most)
+    return taken, taken / _GIF_FPS
+  taken, outputs = sampling.by_filter(clock.times, clock.end, fps, most)
+  # arange(start, start + length + 1 / fps, 1 / fps), as there: what comes later has no time, and is
+  # lost.
+  if header.seconds is not None:
+    inside = outputs < np.ceil((header.seconds + 1 / fps) * fps)
+    taken, outputs = taken[inside], outputs[inside]
+  return taken, float(header.start) + outputs / fps
 
 
-def _fill(times: list[float | None], rate: float) -> list[float]:
-  """Times counted from the first frame; a missing one follows its predecessor by 1 / rate."""
-  known: list[float] = []
-  for time in times:
-    known.append(time if time is not None else (known[-1] + 1 / rate if known else 0.0))
-  if any(b < a for a, b in zip(known, known[1:], strict=False)):
-    raise BadRecord("format", "frame times that run backwards")
-  return [t - known[0] for t in known]
+def _squared(
+  frames: np.ndarray, header: clip.Header, limits: Limits, notes: list[str]
+) -> np.ndarray:
+  height, width = frames.shape[1:3]
+  size = upright.square_size(height, width, header.aspect)
+  if size != (height, width):
+    limits.check(len(frames), *size)
+    notes.append(f"pixels are not square: {height} x {width} stretched to {size[0]} x {size[1]}")
+  return upright.stretch(frames, size)
 
 
-def _check_whole(times: list[float], declared: int, length: float | None, rate: float) -> None:
-  """A cut-off file decodes without an error; only what it declares tells (reliability F17)."""
-  if not times:
-    raise BadRecord("format", "a video without frames")
-  if declared and len(times) < declared - max(1, _MISSING_FRAMES * declared):
-    raise BadRecord("format", f"a truncated video: {len(times)} frames of {declared} declared")
-  shown = times[-1] + 1 / rate
-  if length is not None and shown < length - max(_MISSING_SECONDS, 0.1 * length):
-    raise BadRecord("format", f"a truncated video: {shown:.1f} s of {length:.1f} s declared")
-
-
-def _check_taken(path: Path, frames: int, limits: Limits) -> None:
-  container, stream = _open(path)
-  with container:
-    limits.check(frames, stream.height, stream.width)
-
-
-def _decode(path: Path, taken: np.ndarray, pixels: str) -> np.ndarray:
-  """uint8 [T, H, W, 1 or 3] of the frames numbered `taken`, ascending."""
-  wanted, out = set(taken.tolist()), []
-  container, stream = _open(path)
-  with container:
-    for number, frame in enumerate(container.decode(stream)):
-      if number in wanted:
-        out.append(frame.to_ndarray(format=pixels))
-      if len(out) == len(wanted):
-        break
-  if len({picture.shape for picture in out}) != 1:
-    raise BadRecord("format", "a video whose frames change size")
-  frames = np.stack(out)
-  return frames if frames.ndim == 4 else frames[..., None]
+def _notes(header: clip.Header, clock: clip.Clock, decoded: clip.Decoded) -> list[str]:
+  notes = []
+  if clock.guessed:
+    notes.append("some frames carry no time: the frame rate was used")
+  if header.streams > 1:
+    notes.append(f"{header.streams} video streams: the first was read")
+  if decoded.interlaced:
+    notes.append("interlaced: the fields of a frame were not separated")
+  if header.pixels.startswith(_ALPHA):
+    notes.append("transparency was dropped")
+  if header.bits > 8:
+    notes.append(f"{header.bits} bits per channel were reduced to 8")
+  return notes

@@ -44,7 +44,13 @@ def read_description(workdir: Path) -> tuple[HuluConfig, Policy]:
   config, policy = found["config"], found["policy"]
   return (
     HuluConfig(vision=VisionConfig(**config["vision"]), decoder=DecoderConfig(**config["decoder"])),
-    Policy(**{**policy, "compression": Compression(**policy["compression"])}),
+    Policy(
+      **{
+        **policy,
+        "compression": Compression(**policy["compression"]),
+        "swap_sides": tuple(policy["swap_sides"]),  # JSON has lists only
+      }
+    ),
   )
 
 

@@ -48,13 +48,51 @@ def test_text_only_and_leading_answers():
   assert [m["role"] for m in messages] == ["user", "assistant"]
 
 
+def test_a_tag_in_an_answer_is_text():
+  record = {"image": "a.png", "conversations": turns("<image>What?", "In the <image>, a lung.")}
+  assert llava.to_messages(record)[1]["content"] == [text("In the <image>, a lung.")]
+
+
+def test_system_turns_are_not_answers():
+  middle = {"from": "system", "value": "Now in German."}
+  record = {"conversations": [*turns("2 + 2 ?", "4"), middle, *turns("3 + 3 ?", "sechs")]}
+  roles = [m["role"] for m in llava.to_messages(record)]
+  assert roles == ["user", "assistant", "system", "user", "assistant"]
+
+
+def test_a_video_may_be_tagged_as_an_image():
+  record = {"video": "clip.mp4", "conversations": turns("<image>\nWhat?", "A cine.")}
+  first = llava.to_messages(record)[0]
+  assert first["content"] == [{"type": "video", "path": "clip.mp4"}, text("What?")]
+
+
+def test_several_turns_and_several_media():
+  record = {"images": ["a", "b"], "conversations": turns("<image>", "A.", "<image>And?", "B.")}
+  paths = [[i.get("path") for i in m["content"]] for m in llava.to_messages(record)]
+  assert paths == [["a"], [None], ["b", None], [None]]
+  volume = {"volume": "ct.nii.gz", "conversations": turns("<volume>Clear?", "Yes.")}
+  assert llava.to_messages(volume)[0]["content"][0] == {"type": "volume", "path": "ct.nii.gz"}
+
+
+@pytest.mark.parametrize("empty", [None, "", []])
+def test_no_medium_is_written_in_several_ways(empty):
+  record = {"image": empty, "video": None, "conversations": turns("2 + 2 ?", "4")}
+  assert [len(m["content"]) for m in llava.to_messages(record)] == [1, 1]
+
+
 @pytest.mark.parametrize(
   ("record", "message"),
   [
-    ({"image": "a", "conversations": turns("<image> <image>", "x")}, "more <image> tags than"),
-    ({"image": ["a", "b"], "conversations": turns("<image>", "x")}, "1 of 2 media have no <image>"),
+    ({"image": "a", "conversations": turns("<image> <image>", "x")}, "1 media and 2 <image> tags"),
+    ({"image": ["a", "b"], "conversations": turns("<image>", "x")}, "2 media and 1 <image> tags"),
+    ({"conversations": turns("<image>", "x")}, "0 media and 1 <image> tags"),
     ({"image": "a", "video": "b", "conversations": turns("x", "y")}, "both image and video"),
     ({"conversations": [{"from": "human", "value": "x"}, {"from": "bot", "value": "y"}]}, "'bot'"),
+    ({"conversations": turns("x")}, "1 turns from the first human on"),
+    ({"conversations": "x"}, "conversations are str"),
+    ({"conversations": [["human", "x"], ["gpt", "y"]]}, "a turn of another form"),
+    ({"image": {"path": "a"}, "conversations": turns("x", "y")}, "image is dict"),
+    ({"image": [3], "conversations": turns("x", "y")}, "image is list; expected a path"),
   ],
 )
 def test_says_what_does_not_fit(record, message):

@@ -1,4 +1,4 @@
-"""Batches by a plan that every shard makes alike: same rows on any number of shards, exact resume."""
+"""Batches by a plan that every shard makes alike: same rows for any shards, exact resume."""
 
 import dataclasses
 import json

@@ -14,7 +14,7 @@ GOLDEN = [
   ((512, 512, 1), 1, (518, 518)),
   ((2048, 1536, 1), 1, (2044, 1540)),
   ((480, 640, 1), 1, (476, 644)),
-  # The reference swaps the sides of pictures it opened itself; who wants that hands in (640, 480).
+  # As the reference does with pictures it opened itself: the sides exchanged (`Policy.swap_sides`).
   ((640, 480, 1), 1, (644, 476)),
   ((35, 35, 1), 1, (56, 56)),
   ((7, 1000, 1), 1, (14, 672)),

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from hulu_jax.data import vision
@@ -91,6 +92,26 @@ def test_a_threshold_in_hu_needs_the_window_that_was_applied():
     scan = Media(kind="volume", frames=step, modality="CT", window=(0.0, width))
     kept[width] = int(vision.visuals([scan], policy)[0].keep[1].sum())
   assert kept == {400.0: 1, 2000.0: 16}
+
+
+def test_sides_are_exchanged_for_the_kinds_named():
+  """Spec 1.3: a picture 640 wide and 480 high is squashed onto 476 x 644 (width x height)."""
+  picture, volume = media("image", 1, (480, 640)), media("volume", 2, (480, 640))
+  policy = dataclasses.replace(POLICY, merge={"image": 1, "volume": 1, "video": 1})
+  grids = {
+    (): [(34, 46), (34, 46)],
+    ("image",): [(46, 34), (34, 46)],
+    ("image", "volume"): [(46, 34), (46, 34)],
+  }
+  for kinds, want in grids.items():
+    swapped = dataclasses.replace(policy, swap_sides=kinds)
+    assert [v.grid for v in vision.visuals([picture, volume], swapped)] == want
+  (visual,) = vision.visuals([picture], dataclasses.replace(policy, swap_sides=("image",)))
+  squashed = Image.fromarray(picture.frames[0, ..., 0]).resize((476, 644), Image.Resampling.BICUBIC)
+  want, _ = patches_by_loop(np.asarray(squashed)[None, ..., None], 1)
+  np.testing.assert_array_equal(visual.patches, want)
+  with pytest.raises(ValueError, match="swap_sides names .'picture'.; there are: image, volume"):
+    dataclasses.replace(policy, swap_sides=("picture",))
 
 
 def test_no_media_is_no_work():

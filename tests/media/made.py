@@ -1,11 +1,20 @@
 """What several media tests make: DICOM datasets and an asymmetric phantom."""
 
+from collections.abc import Sequence
 import datetime
+from pathlib import Path
+import random
 
 import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset
 from pydicom.dataset import FileMetaDataset
+
+from hulu_jax.media import DEFAULT
+from hulu_jax.media.dicom import folder as folder_lib
+from hulu_jax.media.dicom import header
+from hulu_jax.media.dicom import series
+from hulu_jax.media.volume import Voxels
 
 CANARY = "CANARY^NAME"
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
@@ -50,3 +59,42 @@ def phantom() -> np.ndarray:
   """
   x, y, z = np.meshgrid(*(np.arange(n) for n in (12, 10, 8)), indexing="ij")
   return (100 * (x >= 6) + 200 * (y >= 5) + 400 * (z >= 4)).astype(np.int16)
+
+
+def dicom_slices(values: np.ndarray, affine: np.ndarray, **elements) -> list[FileDataset]:
+  """values: [row, column, slice]; affine: [4, 4] of their indices to LPS millimetres, as DICOM has
+  it.  One file per slice, not written yet; elements override the defaults."""
+  lengths = np.linalg.norm(affine[:3, :3], axis=0)
+  turn = [*affine[:3, 1] / lengths[1], *affine[:3, 0] / lengths[0]]
+  slices = []
+  for k in range(values.shape[2]):
+    place = affine[:3] @ [0, 0, k, 1]
+    defaults = {
+      "Modality": "MR",
+      "ImageOrientationPatient": [f"{v:.12f}" for v in turn],
+      "ImagePositionPatient": [f"{v:.10f}" for v in place],
+      "PixelSpacing": [f"{lengths[0]:.10f}", f"{lengths[1]:.10f}"],
+      "InstanceNumber": k + 1,
+    }
+    picture = np.ascontiguousarray(values[:, :, k])
+    slices.append(dicom_dataset(picture, **(defaults | elements)))
+  return slices
+
+
+def write_files(folder: Path, datasets: Sequence[FileDataset], seed: int = 0) -> Path:
+  """Writes them in `folder`, which it returns, under names in an order that `seed` draws."""
+  folder.mkdir(exist_ok=True, parents=True)
+  names = [f"IM{seed}{n:04}" for n in range(len(datasets))]
+  random.Random(seed).shuffle(names)
+  for name, dataset in zip(names, datasets, strict=True):
+    dataset.save_as(folder / name, enforce_file_format=True)
+  return folder
+
+
+def dicom_voxels(path: Path, phase: str | None = None, number: int | None = None) -> Voxels:
+  """A DICOM folder or file as voxels with an affine, before anything is done for display."""
+  if path.is_file():
+    return series.read([(path, header.read(path, DEFAULT))], phase, DEFAULT)
+  return series.read(
+    folder_lib.pick(*folder_lib.survey(path, DEFAULT), number).files, phase, DEFAULT
+  )

@@ -35,8 +35,8 @@ def ct_slice(z: int, **elements) -> pydicom.FileDataset:
     "RescaleSlope": 1,
     "RescaleIntercept": -1024,
     "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-    "ImagePositionPatient": [-16.5, -18, 2.5 * z],
-    "PixelSpacing": [2.0, 1.5],
+    "ImagePositionPatient": [-16.5, -13.5, 2.5 * z],
+    "PixelSpacing": [1.5, 1.5],
     "InstanceNumber": 99 - z,
   }
   return dicom_dataset(np.ascontiguousarray(hu + 1024).astype(np.uint16), **(defaults | elements))
@@ -58,13 +58,13 @@ def expected_axial():
 def test_a_shuffled_series_becomes_a_volume_in_hu(tmp_path):
   media = read(write_series(tmp_path / "s"), WIDE)
   assert (media.kind, media.modality, media.axis_codes) == ("volume", "CT", "IPL")
-  assert media.spacing_mm == (2.5, 2.0, 1.5) and media.window == (350, 701)
+  assert media.spacing_mm == (2.5, 1.5, 1.5) and media.window == (350, 701)
   np.testing.assert_array_equal(media.frames[..., 0], expected_axial())
 
 
 def test_dicom_and_nifti_of_one_volume_agree(tmp_path):
   """Same phantom, same world coordinates: LPS in DICOM, RAS in NIfTI."""
-  ras = np.diag([1.5, 2.0, 2.5, 1.0])
+  ras = np.diag([1.5, 1.5, 2.5, 1.0])
   ras[:3, 3] = [0, 0, 0]
   nibabel.Nifti1Image(phantom(), ras).to_filename(tmp_path / "a.nii")
   nifti = read(tmp_path / "a.nii", Options(modality="CT", window=(350, 701)))
@@ -75,12 +75,12 @@ def test_dicom_and_nifti_of_one_volume_agree(tmp_path):
 
 def test_missing_slices_and_tilt_are_said(tmp_path):
   media = read(write_series(tmp_path / "gap", [0, 1, 2, 3, 5, 6, 7]), WIDE)
-  assert any("slices may be missing" in n for n in media.notes)
+  assert any(n.startswith("missing_slices: 1 at 1 of 6 gaps") for n in media.notes)
   folder = tmp_path / "tilt"
   folder.mkdir()
   for z in range(8):
-    write(folder, f"{z}", ct_slice(z, ImagePositionPatient=[-16.5, -18 + z, 2.5 * z]))
-  assert any("gantry tilt of 21.8 degrees" in n for n in read(folder, WIDE).notes)
+    write(folder, f"{z}", ct_slice(z, ImagePositionPatient=[-16.5, -13.5 + z, 2.5 * z]))
+  assert any(n.startswith("gantry_tilt: 21.8 degrees") for n in read(folder, WIDE).notes)
 
 
 def test_what_is_not_one_stack_is_refused(tmp_path):
@@ -89,7 +89,7 @@ def test_what_is_not_one_stack_is_refused(tmp_path):
   with pytest.raises(BadRecord, match="2 DICOM series in the folder"):
     read(two, WIDE)
   same = write_series(tmp_path / "same")
-  write(same, "again", ct_slice(3))
+  write(same, "again", ct_slice(3, RescaleIntercept=-1000))
   with pytest.raises(BadRecord, match="1 slices share a position"):
     read(same, WIDE)
   mixed = write_series(tmp_path / "mixed")
@@ -114,7 +114,7 @@ def test_localizers_and_strangers_are_counted_not_shown(tmp_path):
 def test_one_slice_windows_and_monochrome1_inverts_last(tmp_path):
   plain = read(write(tmp_path, "a", ct_slice(6)), WIDE)
   inverted = read(write(tmp_path, "b", ct_slice(6, PhotometricInterpretation="MONOCHROME1")), WIDE)
-  assert plain.kind == "image" and plain.spacing_mm == (0.0, 2.0, 1.5)
+  assert plain.kind == "image" and plain.spacing_mm == (0.0, 1.5, 1.5)
   np.testing.assert_array_equal(plain.frames[0, ..., 0], expected_axial()[1])
   np.testing.assert_array_equal(inverted.frames, 255 - plain.frames)
   own = read(write(tmp_path, "c", ct_slice(6, WindowCenter=[350, 40], WindowWidth=[701, 400])))
@@ -178,7 +178,7 @@ def test_an_enhanced_ct_is_a_volume(tmp_path):
     np.stack([ct_slice(z).pixel_array for z in (5, 0, 7, 2, 1, 6, 3, 4)]), Modality="CT"
   )
   shared, measures, turn, scale = Dataset(), Dataset(), Dataset(), Dataset()
-  measures.PixelSpacing = [2.0, 1.5]
+  measures.PixelSpacing = [1.5, 1.5]
   turn.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
   scale.RescaleSlope, scale.RescaleIntercept = 1, -1024
   shared.PixelMeasuresSequence = [measures]
@@ -188,12 +188,12 @@ def test_an_enhanced_ct_is_a_volume(tmp_path):
   frames = []
   for z in (5, 0, 7, 2, 1, 6, 3, 4):
     place, group = Dataset(), Dataset()
-    place.ImagePositionPatient = [-16.5, -18, 2.5 * z]
+    place.ImagePositionPatient = [-16.5, -13.5, 2.5 * z]
     group.PlanePositionSequence = [place]
     frames.append(group)
   dataset.PerFrameFunctionalGroupsSequence = frames
   media = read(write(tmp_path, "a", dataset), WIDE)
-  assert media.kind == "volume" and media.spacing_mm == (2.5, 2.0, 1.5)
+  assert media.kind == "volume" and media.spacing_mm == (2.5, 1.5, 1.5)
   np.testing.assert_array_equal(media.frames[..., 0], expected_axial())
 
 

@@ -1,20 +1,21 @@
 """Records of a JSONL file, one conversation a line, read by offset: nothing is held in memory."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hulu_jax.data import manifest as manifest_lib
+from hulu_jax.data.datasets import _tables
 from hulu_jax.media.errors import BadRecord
 
 
 class Source:
   """Random access to the records of `path`; blank lines do not count.
 
-  A record is {"id": ..., "messages": [...]} as docs/architecture.md describes; media paths are
-  resolved later, under the experiment's `data.root`.
+  A record is {"id": ..., "messages": [...]} as docs/architecture.md describes, or has another of
+  the forms of `records.normalise`; media paths are resolved later, under the experiment's
+  `data.root`.
 
   lengths: a folder of `hulu prepare --lengths-only`, so that rows can be planned; None for none.
 
@@ -26,14 +27,11 @@ class Source:
   def __init__(self, *, path: str, lengths: str | None = None):
     self._path = Path(path)
     self.files: tuple[Path, ...] = (self._path,)
+    offsets: list[int] = []
     self._lines: list[int] = []
-    offsets, position = [], 0
-    with self._path.open("rb") as file:
-      for number, line in enumerate(file, start=1):
-        if line.strip():
-          offsets.append(position)
-          self._lines.append(number)
-        position += len(line)
+    for offset, number, _ in _tables.lines(self._path):
+      offsets.append(offset)
+      self._lines.append(number)
     if not offsets:
       raise ValueError(f"{path}: no records; expected one JSON object a line")
     self._offsets = np.array(offsets, np.int64)
@@ -49,12 +47,7 @@ class Source:
     """The record, or why the line holds none: the pipeline counts and skips it."""
     with self._path.open("rb") as file:
       file.seek(self._offsets[index])
-      line = file.readline()
-    where = f"line {self._lines[index]}"
-    try:
-      record = json.loads(line)
-    except json.JSONDecodeError as error:
-      return BadRecord("format", f"{where}: not JSON ({error.msg} at column {error.colno})")
-    if not isinstance(record, dict):
-      return BadRecord("format", f"{where}: a {type(record).__name__}; expected an object")
-    return record
+      row = _tables.parse(file.readline())
+    if isinstance(row, BadRecord):
+      return BadRecord(row.kind, f"line {self._lines[index]}: {row.reason}")
+    return row

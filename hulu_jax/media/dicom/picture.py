@@ -14,8 +14,11 @@ from hulu_jax.media.dicom import header
 from hulu_jax.media.dicom import pixels
 from hulu_jax.media.dicom import values as values_lib
 from hulu_jax.media.errors import BadRecord
+from hulu_jax.media.intensity import Look
 from hulu_jax.media.intensity import Shade
+from hulu_jax.media.intensity import check_hulumed
 from hulu_jax.media.intensity import shading
+from hulu_jax.media.limits import Limits
 from hulu_jax.media.types import Media
 from hulu_jax.media.types import Options
 
@@ -24,6 +27,7 @@ _MEASURED = {"CT", "MR", "PT", "NM"}
 
 
 def read(path: Path, preset: str, options: Options) -> Media:
+  """The first frame of a file.  Raises BadRecord for options that do not apply to one picture."""
   if options.plane is not None or options.fps is not None or options.time_index is not None:
     raise BadRecord("options", "plane, fps and time_index do not apply to one picture")
   stored, dataset = pixels.decode(path, np.arange(1))
@@ -34,14 +38,16 @@ def read(path: Path, preset: str, options: Options) -> Media:
     frames=crop.cut(frames, _box(dataset, options)),
     modality=header.modality(dataset),
     spacing_mm=None if spacing is None else (0.0, float(spacing[0]), float(spacing[1])),
-    units=None if shade is None else values_lib.look(dataset, dataset).units,
+    units=None if shade is None else shade.units,
     window=None if shade is None else shade.window,
+    rgb_windows=None if shade is None else shade.rgb_windows,
     value_range=None if shade is None else shade.value_range,
     notes=tuple(notes),
   )
 
 
-def read_clip(path: Path, dataset: Dataset, preset: str, options: Options) -> Media:
+def read_clip(path: Path, dataset: Dataset, preset: str, options: Options, limits: Limits) -> Media:
+  """Frames of a cine loop, all shown alike; `dataset`: its header.  Raises BadRecord."""
   sampling.check_clip_options(options)
   count = header.shape(dataset)[0]
   times = _times(dataset, count)
@@ -51,14 +57,19 @@ def read_clip(path: Path, dataset: Dataset, preset: str, options: Options) -> Me
   counted = "radiology" if options.fps is None else preset
   clock = np.arange(count, dtype=np.float64) if times is None else times
   taken = sampling.choose(clock, counted, options)
+  limits.check(len(taken), *header.shape(dataset)[1:])
   stored, whole = pixels.decode(path, taken)
-  frames, _, notes = _shade(stored, whole, preset, options)
+  frames, shade, notes = _shade(stored, whole, preset, options)
   if times is None:
     notes.append("the file gives no frame times")
   return Media(
     kind="video",
     frames=crop.cut(frames, _box(dataset, options)),
     modality=header.modality(dataset),
+    units=None if shade is None else shade.units,
+    window=None if shade is None else shade.window,
+    rgb_windows=None if shade is None else shade.rgb_windows,
+    value_range=None if shade is None else shade.value_range,
     slices=tuple(int(k) for k in taken),
     fps=None if times is None else sampling.mean_fps(times),
     timestamps=None if times is None else tuple(round(float(times[k]), 6) for k in taken),
@@ -71,27 +82,56 @@ def _shade(
 ) -> tuple[np.ndarray, Shade | None, list[str]]:
   """Stored frames to uint8 [T, H, W, C], the mapping used (none for colour), and notes.
 
-  The order is the standard's: slope and intercept, then the window, then MONOCHROME1 last.
+  The order is the standard's: modality LUT or rescale, then VOI, then the inversion last.
   """
   notes = annotations.warnings(dataset, cropped=options.crop is not None)
+  if annotations.is_lossy(dataset):
+    notes.append(annotations.LOSSY)
   if stored.ndim == 4:
-    if options.window is not None:
-      raise BadRecord("options", "a window in HU on a colour picture")
+    _check_colour(options)
     return stored, None, notes
+  if preset == "hulumed":
+    return _stretched_by_frame(stored, dataset, options, notes)
+  values, padding = values_lib.measured(stored, dataset, dataset)
+  look = values_lib.look(dataset, dataset)
+  if _is_the_picture_itself(dataset, look):
+    bits, signed = int(dataset.BitsStored), stored.dtype.kind == "i"
+    low = -(2 ** (bits - 1)) if signed else 0
+    values, look = stored, dataclasses.replace(look, full=(low, low + 2**bits - 1))
+  shade = shading(values, look, options, notes, padding)
+  return shade(values, padding), shade, notes
+
+
+def _check_colour(options: Options) -> None:
+  if options.window is not None:
+    raise BadRecord("options", "a window in HU on a colour picture")
+  for name in ("function", "value_range", "quantity"):
+    if dataclasses.asdict(options)[name] is not None:
+      raise BadRecord("options", f"{name} does not apply to a colour picture")
+
+
+def _is_the_picture_itself(dataset: Dataset, look: Look) -> bool:
+  """Of 8 bits or fewer, of no measuring modality, and nothing in the header asks for a change."""
+  bits = dataset.get("BitsStored")  # absent where pixels are floating-point numbers
+  if look.modality in _MEASURED or bits is None or int(bits) > 8:
+    return False
+  return look.window is None and look.voi is None and not dataset.get("ModalityLUTSequence")
+
+
+def _stretched_by_frame(
+  stored: np.ndarray, dataset: Dataset, options: Options, notes: list[str]
+) -> tuple[np.ndarray, Shade | None, list[str]]:
+  """The preset `hulumed`: each frame from its darkest to its brightest value, after a window."""
+  check_hulumed(options)
   values = values_lib.rescale(stored, dataset.get("RescaleSlope"), dataset.get("RescaleIntercept"))
   look = values_lib.look(dataset, dataset)
-  bits = int(dataset.BitsStored)
-  if bits <= 8 and look.modality not in _MEASURED and look.window is None:
-    values, look = stored, dataclasses.replace(look, full=(0, 2**bits - 1))
-  if preset == "hulumed" and options.window is None:
-    notes.append("preset hulumed: each frame stretched by itself")
-    grey = windows.min_max(values)
-    return (255 - grey if look.inverted else grey)[..., None], None, notes
-  shade = shading(values, look, options, notes)
-  grey = shade(values)
-  if preset == "hulumed":
-    grey = windows.min_max(grey[..., 0])[..., None]
-  return grey, shade, notes
+  if options.window is not None:
+    shade = shading(values, look, options, notes)
+    return windows.min_max(shade(values)[..., 0])[..., None], shade, notes
+  notes.append("preset hulumed: each frame stretched by itself")
+  grey = windows.min_max(values)
+  inverted = header.text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+  return (255 - grey if inverted else grey)[..., None], None, notes
 
 
 def _box(dataset: Dataset, options: Options) -> tuple[int, int, int, int] | None:

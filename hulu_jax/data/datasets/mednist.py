@@ -1,0 +1,103 @@
+"""MedNIST: 64 x 64 pictures of six kinds, as questions about organ and modality.
+
+Layout, of the archive of the MONAI tutorials (`2d_classification/mednist_tutorial.ipynb`):
+`<class>/<number>.jpeg` with the classes AbdomenCT, BreastMRI, CXR, ChestCT, Hand and HeadCT.
+A folder with `qa.jsonl` and `images/` is read as it is.
+
+Example:
+  {"id": "mednist-CXR-000045-mod", "derived": true, "answer_type": "closed", "messages": [
+    {"role": "user", "content": [
+      {"type": "image", "path": "/data/MedNIST/CXR/000045.jpeg"},
+      {"type": "text", "text": "Which imaging modality was used: X-ray, CT or MRI?"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "X-ray"}]}]}
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+import re
+from typing import Any
+
+from hulu_jax.data.datasets import _card
+from hulu_jax.data.datasets import _source
+from hulu_jax.data.datasets import _tables
+from hulu_jax.data.datasets._source import Placed
+
+CARD = _card.Card(
+  title="MedNIST",
+  licence="CC BY-SA 4.0",
+  url="https://github.com/Project-MONAI/tutorials",
+  kinds=("image",),
+  group="none; patients are not known",
+  split="by file number: the first 70 %, 15 % and 15 % of each class",
+  caveats=(
+    _card.DERIVED,
+    "the classes come from different sources and scanners, which tell them apart without anatomy",
+    "share-alike: what is trained on it and shipped must carry the licence",
+  ),
+)
+# Class -> (what it shows, modality in words, pictures in the published set).
+_CLASSES = {
+  "AbdomenCT": ("abdomen CT", "CT", 10_000),
+  "BreastMRI": ("breast MRI", "MRI", 8_954),
+  "CXR": ("chest X-ray", "X-ray", 10_000),
+  "ChestCT": ("chest CT", "CT", 10_000),
+  "Hand": ("hand X-ray", "X-ray", 10_000),
+  "HeadCT": ("head CT", "CT", 10_000),
+}
+# Neighbours are slices of one scan: whole runs of numbers stay together.
+_BORDERS = ((0.7, "train"), (0.85, "validation"), (1.0, "test"))
+_ID = re.compile(r"mednist-(\w+)-(\d+)-\w+")
+
+Item = dict[str, Any] | tuple[str, Path, str]
+
+
+class Source(_source.Base[Item]):
+  """Two questions a picture.
+
+  root: the folder of the set; split: train, validation, test or all.
+
+  Raises:
+    FileNotFoundError: it is not the folder of this set.
+    ValueError: a split without rows.
+  """
+
+  def __init__(self, *, root: str, split: str):
+    self._root = _source.folder(root)
+    lines = self._root / "qa.jsonl"
+    super().__init__(self._lines(lines) if lines.is_file() else self._published(), split)
+
+  def _record(self, item: Item) -> dict[str, Any]:
+    if isinstance(item, dict):
+      return _source.from_qa_line(item, self._root)
+    name, path, kind = item
+    title, modality, _ = _CLASSES[path.parent.name]
+    media = [_source.medium("image", path, _source.code(modality))]
+    if kind == "mod":
+      question = "Which imaging modality was used: X-ray, CT or MRI?"
+      made = {**_source.record(name, question, modality, media), "answer_type": "closed"}
+    else:
+      options = _source.shuffled(name, (title for title, _, _ in _CLASSES.values()))
+      answer = next(letter for letter, text in options.items() if text == title)
+      question = "Which kind of medical image is this?"
+      made = _source.multiple_choice(name, question, options, answer, media)
+    return {**made, "derived": True}
+
+  def _lines(self, path: Path) -> Iterator[Placed[Item]]:
+    for row in _tables.objects(path):
+      found = _ID.fullmatch(row["id"])
+      if found is None:
+        raise ValueError(f"{path}: an id of another form; expected mednist-<class>-<number>-<kind>")
+      yield Placed(row, f"{found[1]}-{found[2]}", _split(found[1], int(found[2])))
+
+  def _published(self) -> Iterator[Placed[Item]]:
+    _source.first_of(self._root, *_CLASSES)
+    for name in _CLASSES:
+      for path in sorted((self._root / name).glob("*.jpeg")):
+        key = f"{name}-{path.stem}"
+        for kind in ("type", "mod"):
+          yield Placed((f"mednist-{key}-{kind}", path, kind), key, _split(name, int(path.stem)))
+
+
+def _split(name: str, number: int) -> str:
+  share = number / _CLASSES[name][2]
+  return next((split for border, split in _BORDERS if share < border), "test")
