@@ -1,13 +1,15 @@
 """Fine-tunes a Hulu-Med of any size on your own conversations: one JSONL line each, media by path.
 
+  hulu prepare --lengths-only --input=/data/mine/train.jsonl --output=/data/mine/lengths \
+    --root=/data/mine --config=experiments/finetune.py:hulu-7b --tokenizer=/models/Hulu-Med-7B
   hulu train --config=experiments/finetune.py:hulu-7b --workdir=runs/mine \
     --config.data.root=/data/mine --config.train_file=/data/mine/train.jsonl \
+    --config.lengths=/data/mine/lengths \
     --config.init_from=/models/Hulu-Med-7B --config.tokenizer=/models/Hulu-Med-7B
 
-The argument is a preset: tiny, hulu-4b, hulu-7b, hulu-14b or hulu-32b; `tiny` starts from
-nothing and trains its own tokenizer.  The step shape holds pictures, volumes and clips of up to
-1,024 patches a frame.  Not yet run at full size: the tests trace it on an abstract mesh of 256
-chips.
+The argument is a preset: tiny, hulu-4b, hulu-7b, hulu-14b or hulu-32b; `tiny` starts from nothing,
+trains its own tokenizer and needs no lengths.  Mixtures of several datasets: docs/data.md.  Not yet
+run at full size: the tests trace every step shape on abstract meshes of 256 chips.
 """
 
 import ml_collections
@@ -19,6 +21,41 @@ _MESHES = {
   "hulu-7b": {"data": 2, "fsdp": 128, "tensor": 1},
   "hulu-14b": {"data": 2, "fsdp": 128, "tensor": 1},
   "hulu-32b": {"data": 2, "fsdp": 32, "tensor": 4},
+}
+
+# Groups are (slots, patches a slot, channels, merge).  Found by `hulu data shapes` on the list of
+# benchmarks/packing.py (40,000 assumed lengths), then rounded: by FLOPs 0.981 of 64 rows is used,
+# with lookahead 256 and patience 40000.  Until attention knows segments it is dense inside a slot,
+# so no slot is larger than the largest picture, 4,096 patches.
+_SHAPES = {
+  "pictures": {
+    "tokens": 16384,
+    "supervised": 4096,
+    "visual": 16384,
+    "groups": ((1, 4096, 1, 1), (1, 4096, 3, 1), (1, 1536, 3, 1)),
+  },
+  # Each stack may come with one small picture, grey or colour.
+  "grey_stacks": {
+    "tokens": 16384,
+    "supervised": 4096,
+    "visual": 16384,
+    "groups": ((1, 1024, 3, 1), (26, 4096, 1, 2)),
+  },
+  "colour_stacks": {
+    "tokens": 16384,
+    "supervised": 4096,
+    "visual": 16384,
+    "groups": ((1, 1024, 3, 1), (32, 4096, 3, 2)),
+  },
+}
+# All four kinds in one small row.
+_TINY = {
+  "all": {
+    "tokens": 512,
+    "supervised": 128,
+    "visual": 160,
+    "groups": ((2, 64, 3, 1), (2, 64, 1, 1), (8, 64, 1, 2), (2, 64, 3, 2)),
+  },
 }
 
 
@@ -50,12 +87,15 @@ def get_config(size="hulu-7b"):
   c.policy = {
     "patch": 14,
     "min_tokens": 16,
-    "max_tokens": 10240,
+    # Hulu-Med's is 10240; a picture of more than 4,096 patches (896 x 896) would fit no slot.
+    "max_tokens": 4096,
     "merge": {"image": 1, "volume": 2, "video": 2},
     "preset": "radiology",
     "compression": {"mode": "off"},
   }
   c.train_file = "train.jsonl"
+  # What `hulu prepare --lengths-only` wrote: several shapes on several data shards need a plan.
+  c.lengths = ml_collections.config_dict.placeholder(str)
   c.data = {
     "root": ".",
     "mixture": (
@@ -66,26 +106,22 @@ def get_config(size="hulu-7b"):
           "weight": 1.0,
           "shuffle": True,
           "path": c.get_ref("train_file"),
+          "lengths": c.get_ref("lengths"),
         }
       ),
     ),
-    "lookahead": 16,
-    "patience": 1000,
+    "lookahead": 256,
+    "patience": 40000,
     "threads": 8,
     "prefetch": 4,
     "max_bad": 0.01,
+    "cut": True,
+    "cache": ml_collections.config_dict.placeholder(str),
+    "cache_bytes": 100_000_000_000,
+    "timeout": ml_collections.config_dict.placeholder(float),
   }
-  # Groups are (slots, patches a slot, channels, merge): colour pictures, grey pictures, grey
-  # volumes, colour clips.
   c.rows = 256
-  c.shapes = {
-    "all": {
-      "tokens": 8192,
-      "supervised": 1024,
-      "visual": 6144,
-      "groups": ((4, 1024, 3, 1), (4, 1024, 1, 1), (12, 1024, 1, 2), (4, 1024, 3, 2)),
-    },
-  }
+  c.shapes = _TINY if size == "tiny" else _SHAPES
   c.checkpoint = {"every": 200, "keep": 3}
   if size == "tiny":
     c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
@@ -93,6 +129,5 @@ def get_config(size="hulu-7b"):
     c.policy.max_tokens = 64
     c.policy.min_tokens = 1
     c.rows = 2
-    c.shapes.all.update(tokens=512, supervised=128, visual=160)
-    c.shapes.all.groups = ((2, 64, 3, 1), (2, 64, 1, 1), (8, 64, 1, 2), (2, 64, 3, 2))
+    c.data.lookahead, c.data.patience = 16, 1000
   return c

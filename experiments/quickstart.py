@@ -70,6 +70,10 @@ def get_config():
     "threads": 1,
     "prefetch": 4,
     "max_bad": 0.0,
+    "cut": False,
+    "cache": ml_collections.config_dict.placeholder(str),
+    "cache_bytes": 100_000_000_000,
+    "timeout": ml_collections.config_dict.placeholder(float),
   }
   # A row holds one picture (64 patches) or one clip (6 frames of 16), and a text where it fits.
   c.rows = 20

@@ -13,6 +13,7 @@ from hulu_jax.cli import _experiment
 from hulu_jax.data import lengths as lengths_lib
 from hulu_jax.data import manifest as manifest_lib
 from hulu_jax.data import mixture as mixture_lib
+from hulu_jax.data import settings
 from hulu_jax.data import shapes as shapes_lib
 from hulu_jax.data import stored_lengths
 from hulu_jax.data.lengths import Length
@@ -123,9 +124,10 @@ def _measured(cfg: ConfigDict, count: int) -> Lengths:
   datasets = mixture_lib.sources(cfg.data.mixture)
   words = _data_stats.tokenizer(cfg, datasets)
   builders = _data_stats.builders(cfg, words)
-  known = stored_lengths.of_all(datasets, builders[0].policy, words)
-  entries = [entry.to_dict() for entry in cfg.data.mixture]
-  order = mixture_lib.order([len(d) for d in datasets], entries, cfg.seed)
+  one = builders[0]
+  known = stored_lengths.of_all(datasets, one.policy, words, one.budget)
+  entries = settings.mixture(cfg.data.mixture)
+  order = mixture_lib.order(datasets, entries, cfg.seed)
 
   def length(ref: Ref) -> Length | None:
     if known is not None:
@@ -135,7 +137,7 @@ def _measured(cfg: ConfigDict, count: int) -> Lengths:
     builder((ref.record, datasets[ref.source][ref.record]))
     return builder.seen[ref.record].length if ref.record in builder.seen else None
 
-  every = (length(order[position]) for position in range(count))
+  every = (length(order[position]) for position in range(min(count, len(order))))
   found = lengths_lib.collect(one for one in every if one is not None)
   if not len(found):
     raise ValueError(f"none of {count} records could be read; look at hulu data stats")

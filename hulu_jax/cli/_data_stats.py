@@ -46,13 +46,16 @@ _DATA_AXES = ("data", "fsdp")
 class _Run(NamedTuple):
   """What some steps of the pipeline were.
 
-  shapes: as packed; steps: (shape, what the batch held, seconds since the step before); used: by
-  dataset, the records taken; read: records of the mixture
-  that were taken or skipped; skipped: metrics of bad records; counting: seconds spent on counting.
+  shapes: as packed; steps: (shape, what the batch held, seconds since the step before); sizes: by
+  dataset, how many of its records take part; ends: positions of the mixture, None for no end; used:
+  by dataset, the records taken; read: records of the mixture that were taken or skipped; skipped:
+  metrics of bad records; counting: seconds spent on counting.
   """
 
   shapes: tuple[StepShape, ...]
   steps: list[tuple[int, np.ndarray, float]]
+  sizes: list[int]
+  ends: int | None
   used: list[list[Seen]]
   read: int
   skipped: dict[str, float]
@@ -74,7 +77,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     raise ValueError(f"needs --config, and --steps of 1 or more; found {' '.join(argv)}")
   datasets = mixture_lib.sources(cfg.data.mixture)
   found = _pack(cfg, datasets, args.steps, quiet=args.json)
-  answer = _answer(cfg, [len(d) for d in datasets], found)
+  answer = _answer(cfg, found)
   if args.pictures:
     answer["pictures"] = [str(p) for p in _pictures(args.pictures, cfg, found)]
   if args.json:
@@ -93,9 +96,9 @@ def tokenizer(cfg: ConfigDict, datasets: Sequence[Any]) -> Tokenizer:
 
 def builders(cfg: ConfigDict, words: Tokenizer) -> list[stats.Measuring]:
   """One per dataset of the mixture; they note what they build."""
-  policy, root = settings.policy(cfg.policy), Path(cfg.data.root)
+  policy, root, budget = settings.policy(cfg.policy), Path(cfg.data.root), settings.budget(cfg)
   return [
-    stats.Measuring(tokenizer=words, policy=policy, root=root, source=number)
+    stats.Measuring(tokenizer=words, policy=policy, root=root, source=number, budget=budget)
     for number in range(len(cfg.data.mixture))
   ]
 
@@ -123,16 +126,16 @@ def _pack(cfg: ConfigDict, datasets: Sequence[Any], steps: int, *, quiet: bool) 
     seed=cfg.seed,
   )
   data = pipeline.Data(
-    mixture=[entry.to_dict() for entry in cfg.data.mixture],
+    mixture=settings.mixture(cfg.data.mixture),
     datasets=[stats.Numbered(dataset) for dataset in datasets],
     builders=made,
-    lengths=stored_lengths.of_all(datasets, made[0].policy, words),
+    lengths=stored_lengths.of_all(datasets, made[0].policy, words, made[0].budget),
   )
   with contextlib.closing(pipeline.train_iterator(data, shapes, (0, 1), options)) as iterator:
     found, skipped = _take(iterator, shapes, steps, quiet)
     plan = iterator.get_state()["plan"]
   waiting = {position for home in plan["waiting"] for position in home}
-  order = mixture_lib.order([len(d) for d in datasets], data.mixture, cfg.seed)
+  order = mixture_lib.order(datasets, data.mixture, cfg.seed)
   used: list[list[Seen]] = [[] for _ in datasets]
   for position in range(plan["read"]):
     ref = order[position]
@@ -140,7 +143,9 @@ def _pack(cfg: ConfigDict, datasets: Sequence[Any], steps: int, *, quiet: bool) 
     if position not in waiting and seen is not None and _fits(seen, shapes):
       used[ref.source].append(seen)
   counting = sum(sum(m.extra) for m in made) / cfg.data.threads
-  return _Run(shapes, found, used, plan["read"] - len(waiting), skipped, counting)
+  sizes = mixture_lib.records(datasets, mixture_lib.selected(datasets, data.mixture))
+  ends = len(order) if mixture_lib.ends(data.mixture) else None
+  return _Run(shapes, found, sizes, ends, used, plan["read"] - len(waiting), skipped, counting)
 
 
 def _take(
@@ -149,7 +154,9 @@ def _take(
   found, before, skipped = [], time.monotonic(), {}
   with _progress.Line("stats", steps) if not quiet else contextlib.nullcontext() as line:
     for step in range(1, steps + 1):
-      packed = next(iterator)
+      packed = next(iterator, None)
+      if packed is None:
+        break
       now = time.monotonic()
       held = stats.used(packed.batch, shapes[packed.shape])
       found.append((packed.shape, held, now - before))
@@ -157,6 +164,8 @@ def _take(
       skipped = {k: v for k, v in packed.info.items() if k.startswith("skipped/")}
       if line is not None:
         line.update(step, {"fill/tokens": packed.info["fill/tokens"]})
+  if not found:
+    raise ValueError("the mixture ended before its first step: no record of it can be used")
   return found, skipped
 
 
@@ -176,7 +185,7 @@ def _fits(seen: Seen, shapes: Sequence[StepShape]) -> bool:
   return any(rows_lib.refusal(seen.length, shape) is None for shape in shapes)
 
 
-def _answer(cfg: ConfigDict, sizes: Sequence[int], found: _Run) -> dict[str, Any]:
+def _answer(cfg: ConfigDict, found: _Run) -> dict[str, Any]:
   """Plain numbers, for a table or as they are."""
   flops = cost(cfg.model)
   rows, steps = found.shapes[0].rows, len(found.steps)
@@ -198,14 +207,15 @@ def _answer(cfg: ConfigDict, sizes: Sequence[int], found: _Run) -> dict[str, Any
     by_dataset.append(
       {
         "dataset": label,
-        "records": sizes[number],
+        "records": found.sizes[number],
         "bad": bad,
         **stats.dataset_row(found.used[number], cfg.policy.compression.mode),
-        "steps_per_epoch": sizes[number] / (read_a_step * share) if share else None,
+        "steps_per_epoch": found.sizes[number] / (read_a_step * share),
       }
     )
   return {
     "steps": steps,
+    "steps_until_the_end": None if found.ends is None else found.ends / read_a_step,
     "rows": cfg.rows,
     "rows_packed": rows,
     "ranks": ranks,

@@ -85,6 +85,8 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
     if row["bad"]:
       kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(row["bad"].items()))
       lines.append(f"bad records of {row['dataset']}: {kinds}")
+  if answer["steps_until_the_end"] is not None:
+    lines.append(f"the mixture ends after about {answer['steps_until_the_end']:,.1f} steps")
   if answer["rows_packed"] < answer["rows"]:
     lines.append(
       f"packed {answer['rows_packed']} of {answer['rows']} rows, to spare memory; FLOPs, epochs "

@@ -8,13 +8,13 @@ from typing import Any
 from hulu_jax.data.prepare import Input
 
 # Plugin of a file, by the ending of its name.
-_FILES = {".jsonl": "jsonl", ".parquet": "parquet"}
+_FILES = {".jsonl": "jsonl", ".json": "json_list", ".parquet": "parquet"}
 
 _PLUGIN = re.compile(r"\w+:\w+=")
 
 
 def parse(text: str) -> Input:
-  """FILE.jsonl, FILE.parquet or NAME:FIELD=VALUE,FIELD=VALUE.
+  """FILE.jsonl, FILE.json, FILE.parquet or NAME:FIELD=VALUE,FIELD=VALUE.
 
   A value is a number, true or false where it reads as one, and text otherwise.
 

@@ -14,6 +14,7 @@ from hulu_jax.cli import _dataset_spec
 from hulu_jax.cli import _progress
 from hulu_jax.data import manifest as manifest_lib
 from hulu_jax.data import prepare
+from hulu_jax.data import settings
 from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data import vision
 from hulu_jax.data.examples import Builder
@@ -35,7 +36,8 @@ from 0; each is made by itself, in any order, on any machine, so a job array mak
 The same command again verifies a shard that is there and makes one that is not.  An experiment
 then reads {"name": "prepared", "path": "/data/prepared"}.
 
-  --config        whose policy (and tokenizer, and data.root) to prepare for; without it Hulu-Med's
+  --config        whose policy (and tokenizer, data.root, and shapes, if data.cut) to prepare for;
+                  without it Hulu-Med's
   --tokenizer     folder with a tokenizer, instead of the experiment's
   --root          where media paths start, instead of the experiment's data.root
   --lengths-only  only measure: the folder is the field `lengths` of a jsonl dataset
@@ -118,7 +120,10 @@ def _builder(args: _Arguments) -> Builder:
     raise ValueError("needs --tokenizer=FOLDER: lengths are counted in its tokens")
   root = values.root or (cfg.data.root if cfg else ".")
   return Builder(
-    tokenizer=tokenizer_lib.load(Path(folder)), policy=policy, root=Path(root).absolute()
+    tokenizer=tokenizer_lib.load(Path(folder)),
+    policy=policy,
+    root=Path(root).absolute(),
+    budget=settings.budget(cfg) if cfg else None,
   )
 
 

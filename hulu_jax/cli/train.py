@@ -95,7 +95,13 @@ def _parse(argv: list[str]) -> _Arguments:
 def _join(args: _Arguments) -> None:
   """Makes this process one of several; before JAX is first used."""
   if args.coordinator == "auto":
-    jax.distributed.initialize()
+    try:
+      jax.distributed.initialize()
+    except ValueError as error:
+      raise ValueError(
+        f"--coordinator=auto: no cluster that JAX knows ({error}); give HOST:PORT, --processes and "
+        "--process"
+      ) from error
   elif args.coordinator is not None:
     jax.distributed.initialize(args.coordinator, args.processes, args.process)
 

@@ -9,12 +9,16 @@ class Ahead:
   """`start` what will be wanted, `take` it later; what was not started is built when taken.
 
   build: position -> what stands there; called in threads, so it must not depend on their order.
+  `len` is what was started and not yet taken: as much as the caller asked for, never more.
   """
 
   def __init__(self, build: Callable[[int], Any], threads: int):
     self._build = build
     self._pool = futures.ThreadPoolExecutor(threads, thread_name_prefix="examples")
     self._started: dict[int, futures.Future[Any]] = {}
+
+  def __len__(self) -> int:
+    return len(self._started)
 
   def start(self, positions: Iterable[int]) -> None:
     """Begins to build these, unless begun already."""

@@ -26,8 +26,9 @@ _NAME = re.compile(r"shard-(\d{5,})-of-(\d{5,})\.json")
 class Manifest:
   """first, last: the shard holds records first..last-1 of its dataset, in order, less the bad.
 
-  bad: number by kind.  made: what the shard depends on: `input`, `policy`, `tokenizer`, `frames`
-  (whether they are stored).  files: {"bytes", "sha256"} by the ending of the name.
+  bad: number by kind.  made: what the shard depends on: `input`, `policy`, `tokenizer`, `budget`
+  (what records were cut to), `frames` (whether they are stored).  files: {"bytes", "sha256"} by the
+  ending of the name.
   """
 
   shard: int
@@ -140,7 +141,7 @@ def stored(folder: Path) -> stored_lengths.Stored:
   for manifest in manifests:
     check_sizes(manifest, folder)
     parts.append(stored_lengths.load(manifest.path(folder, LENGTHS)))
-  made = {key: manifests[0].made[key] for key in ("policy", "tokenizer")}
+  made = {key: manifests[0].made[key] for key in ("policy", "tokenizer", "budget")}
   return stored_lengths.Stored(
     arrays=stored_lengths.concatenate(parts), made=made, where=str(folder)
   )

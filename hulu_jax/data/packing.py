@@ -84,7 +84,8 @@ def empty_batch(shape: StepShape) -> Batch:
 def _write_row(
   batch: Batch, r: int, held: Sequence[tuple[Example, Places]], shape: StepShape
 ) -> None:
-  start, loss, pooled_of_token = 0, 0, []
+  start, loss = 0, 0
+  pooled, tokens = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
   for segment, (example, places) in enumerate(held, start=1):
     n = len(example.tokens)
     here = slice(start, start + n)
@@ -96,37 +97,38 @@ def _write_row(
     supervised = np.flatnonzero(example.weights[1:])
     batch.loss_index[r, loss : loss + len(supervised)] = start + supervised
     batch.loss_weights[r, loss : loss + len(supervised)] = example.weights[1:][supervised]
-    pooled: list[int] = []
     for visual, runs in zip(example.visuals, places, strict=True):
       pooled += _write_visual(batch, r, visual, runs, shape.groups)
-    pooled_of_token += list(zip(pooled, start + example.visual_positions, strict=True))
+    tokens.append(start + example.visual_positions)
     start += n
     loss += len(supervised)
-  for v, (pooled_index, token) in enumerate(sorted(pooled_of_token)):
-    batch.visual_source[r, v] = pooled_index
-    batch.visual_slot[r, token] = v
+  source = np.concatenate(pooled)
+  order = np.argsort(source)
+  batch.visual_source[r, : len(order)] = source[order]
+  batch.visual_slot[r, np.concatenate(tokens)[order]] = np.arange(len(order))
 
 
 def _write_visual(
   batch: Batch, r: int, visual: Visual, runs: Sequence[Run], groups: Sequence[Group]
-) -> list[int]:
-  """Writes patches; returns the pooled index of each kept visual token, in reading order."""
+) -> list[np.ndarray]:
+  """Writes patches; returns, per run, the pooled indices of the kept visual tokens as read."""
   offsets = np.cumsum([0, *(g.pooled for g in groups)])
   hw = vision.patch_places(visual.grid, visual.merge)
   size = visual.patches.shape[1]
-  pooled: list[int] = []
+  pooled: list[np.ndarray] = []
   first = 0
   for run in runs:
     g, frames = groups[run.group], slice(first, first + run.frames)
     here = slice(run.start, run.start + run.frames * size)
-    patches = visual.patches[frames].reshape(run.frames * size, -1)
+    patches = visual.patches[frames].reshape(run.frames * size, 1, -1)
     # A patch is [channel][row][column]: grey in a colour slot is three times itself.
-    batch.patches[run.group][r, run.slot, here] = np.tile(patches, g.channels // visual.channels)
+    slot = batch.patches[run.group][r, run.slot, here]
+    slot.reshape(len(slot), g.channels // visual.channels, -1)[...] = patches
     numbers = np.arange(run.number, run.number + run.frames)
     batch.patch_segment[run.group][r, run.slot, here] = np.repeat(numbers, size)
     batch.patch_hw[run.group][r, run.slot, here] = np.tile(hw, (run.frames, 1))
     begin = (run.slot * g.size + run.start) // visual.merge**2
-    pooled += (offsets[run.group] + begin + np.flatnonzero(visual.keep[frames])).tolist()
+    pooled.append(offsets[run.group] + begin + np.flatnonzero(visual.keep[frames]))
     first += run.frames
   return pooled
 

@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 import grain
 
+from hulu_jax.data import cutting
 from hulu_jax.data import fingerprint
 from hulu_jax.data import lengths as lengths_lib
 from hulu_jax.data import mixture as mixture_lib
@@ -81,14 +82,14 @@ class Data:
 def train_iterator(
   data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
 ) -> grain.DatasetIterator:
-  """Batches of this shard's rows, for ever.
+  """Batches of this shard's rows; for ever, unless every dataset of the mixture has its `epochs`.
 
   shapes: the lightest first, with the rows of ALL shards; shard: (number, of how many), from the
   batch sharding.
 
   Raises:
     ValueError: several shapes and several shards, without lengths to plan by: the shards would
-      choose different shapes.
+      choose different shapes, or would end at different steps.
   """
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags; a notebook or a test never parses them.
@@ -96,6 +97,11 @@ def train_iterator(
     raise ValueError(
       f"{len(shapes)} step shapes on {shard[1]} data shards need a plan: write the mixture's "
       "lengths with `hulu prepare`, or use one shape"
+    )
+  if data.lengths is None and shard[1] > 1 and mixture_lib.ends(data.mixture):
+    raise ValueError(
+      f"a mixture that ends, on {shard[1]} data shards, needs a plan: write its lengths with `hulu "
+      "prepare`, or leave `epochs` out of one of its datasets"
     )
   return iter(
     grain.experimental.ThreadPrefetchIterDataset(
@@ -127,8 +133,7 @@ class _Iterator(grain.DatasetIterator):
     super().__init__()
     self._ahead = Ahead(self._build, options.threads)
     self._data, self._shard, self._options = data, shard, options
-    sizes = [len(dataset) for dataset in data.datasets]
-    self._order = mixture_lib.order(sizes, data.mixture, options.seed)
+    self._order = mixture_lib.order(data.datasets, data.mixture, options.seed)
     self._rows = shapes[0].rows // shard[1]
     self._shapes = [s._replace(rows=self._rows) for s in shapes]
     self._labels = [entry["label"] for entry in data.mixture]
@@ -137,7 +142,13 @@ class _Iterator(grain.DatasetIterator):
 
   def _build(self, position: int) -> Example | BadRecord:
     ref = self._order[position]
-    return self._data.builders[ref.source](self._data.datasets[ref.source][ref.record])
+    try:
+      return self._data.builders[ref.source](self._data.datasets[ref.source][ref.record])
+    except Exception as error:  # no bad record but a bug: in a thread nobody would know whose
+      raise RuntimeError(
+        f"dataset {self._labels[ref.source]}, record {ref.record}: {type(error).__name__} while it "
+        "was built; expected a record, or BadRecord in its place"
+      ) from error
 
   def _packed(self, shape: int, rows: Sequence[Sequence[Example]]) -> Packed:
     packer = packing.Packer(self._shapes[shape])
@@ -156,6 +167,7 @@ class _Iterator(grain.DatasetIterator):
       "fill/patches": patches / max(capacity, 1),
       "fill/supervised": supervised / (s.rows * s.supervised),
       **stats.by_modality(examples),
+      **cutting.counts(examples),
       **self._skipped(),
     }
 
@@ -175,16 +187,22 @@ class _ReadIterator(_Iterator):
     self, data: Data, shapes: Sequence[StepShape], shard: tuple[int, int], options: Options
   ):
     super().__init__(data, shapes, shard, options)
-    self._order = self._order[shard[0] :: shard[1]]
+    self._order = self._order.shard(*shard)
     self._held: dict[int, Example] = {}
     self._read = 0
     self._planner = Planner(
-      self._length, self._shapes, options.lookahead, options.patience, self._too_long
+      self._length,
+      self._shapes,
+      options.lookahead,
+      options.patience,
+      self._too_long,
+      len(self._order),
     )
 
   def _length(self, position: int) -> Length | None:
     self._read = max(self._read, position + 1)
-    self._ahead.start(range(self._read, self._read + 2 * self._options.threads))
+    soon = min(self._read + 2 * self._options.threads, len(self._order))
+    self._ahead.start(range(self._read, soon))
     example = self._ahead.take(position)
     if isinstance(example, BadRecord):
       self._bad.skip(self._order[position], example, self._read)
@@ -233,7 +251,12 @@ class _PlannedIterator(_Iterator):
   ):
     super().__init__(data, shapes, shard, options)
     self._planner = Planner(
-      self._length, shapes, options.lookahead, options.patience, self._too_long
+      self._length,
+      shapes,
+      options.lookahead,
+      options.patience,
+      self._too_long,
+      len(self._order),
     )
     # What the plan refuses every shard knows, and the first lists; the rest each meets alone.
     listing = options.listing if shard[0] == 0 else None
@@ -251,18 +274,32 @@ class _PlannedIterator(_Iterator):
     self._refused.append((position, BadRecord("too_long", reason)))
 
   def __next__(self) -> Packed:
-    while len(self._coming) <= self._options.prefetch:
-      before = self._planner.get_state()
-      step = next(self._planner)
-      mine = slice(self._shard[0] * self._rows, (self._shard[0] + 1) * self._rows)
-      own = step._replace(rows=step.rows[mine])
-      self._ahead.start(p for row in own.rows for p in row)
-      self._coming.append((before, own, self._refused))
+    while len(self._coming) <= self._options.prefetch and self._plan_one():
+      pass
+    if not self._coming:
+      self._skip(self._refused, len(self._order))
       self._refused = []
+      raise StopIteration
     before, step, refused = self._coming.popleft()
-    for position, bad in refused:
-      self._refusals.skip(self._order[position], bad, before["read"])
+    self._skip(refused, before["read"])
     return self._packed(step.shape, [self._row(row, before["read"]) for row in step.rows])
+
+  def _plan_one(self) -> bool:
+    """Plans a step more; False where the mixture ends."""
+    before = self._planner.get_state()
+    step = next(self._planner, None)
+    if step is None:
+      return False
+    mine = slice(self._shard[0] * self._rows, (self._shard[0] + 1) * self._rows)
+    own = step._replace(rows=step.rows[mine])
+    self._ahead.start(p for row in own.rows for p in row)
+    self._coming.append((before, own, self._refused))
+    self._refused = []
+    return True
+
+  def _skip(self, refused: Sequence[tuple[int, BadRecord]], read: int) -> None:
+    for position, bad in refused:
+      self._refusals.skip(self._order[position], bad, read)
 
   def _row(self, positions: Sequence[int], read: int) -> list[Example]:
     """The examples of a row; a record that broke since it was measured leaves a hole."""

@@ -6,6 +6,7 @@ all its rows, and records of earlier homes fill what is left.
 """
 
 from collections.abc import Callable, Sequence
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,11 +44,13 @@ class Planner:
     lookahead: int,
     patience: int,
     refuse: Callable[[int, str], None],
+    end: int = sys.maxsize,
   ):
     """read: position in the mixture -> its length, None for a record that cannot be used; called
     once each, in order, and again for those that wait by `set_state`.  shapes: the lightest first,
     with the same number of rows.  lookahead: records that rows are chosen from.  refuse: is told
-    the position of a record that fits no shape, and why.
+    the position of a record that fits no shape, and why.  end: positions in the mixture; when all
+    are read, the last steps are made of what waits, and then there are no more.
 
     Raises:
       ValueError: numbers that cannot be meant, or shapes with different numbers of rows.
@@ -56,7 +59,7 @@ class Planner:
       raise ValueError(f"lookahead {lookahead} and patience {patience}; expected 1 or more, rising")
     if len({s.rows for s in shapes}) != 1:
       raise ValueError(f"shapes of {[s.rows for s in shapes]} rows; expected one number")
-    self._length, self._refuse = read, refuse
+    self._length, self._refuse, self._end = read, refuse, end
     self._shapes, self._lookahead, self._patience = tuple(shapes), lookahead, patience
     self._merges = sorted({g.merge for s in shapes for g in s.groups})
     whole = [_room(Row(s), s, self._merges) for s in shapes]
@@ -66,9 +69,11 @@ class Planner:
     self._read = 0
 
   def __next__(self) -> Step:
-    while (home := self._due()) is None:
-      for _ in range(_CHUNK):
+    while (home := self._due()) is None and self._read < self._end:
+      for _ in range(min(_CHUNK, self._end - self._read)):
         self._read_one()
+    if home is None and (home := self._last()) is None:
+      raise StopIteration
     for waiting in self._waiting:
       waiting.settle()
     rows = tuple(self._fill(home) for _ in range(self._shapes[home].rows))
@@ -126,6 +131,11 @@ class Planner:
       if self._read - waiting.oldest > self._patience:
         return home
     return None
+
+  def _last(self) -> int | None:
+    """The last home where a record waits; its steps take the earlier homes' too."""
+    homes = (home for home in reversed(range(len(self._shapes))) if len(self._waiting[home]))
+    return next(homes, None)
 
   def _fill(self, home: int) -> tuple[int, ...]:
     """One row: the home's oldest record, then whatever fits best until nothing does."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,10 +39,13 @@ class Input(NamedTuple):
   def open(self) -> Any:
     """The dataset's source.  Raises ValueError for an unknown name or a field it does not take."""
     source = plugins.load(DATASETS, self.name).Source
+    takes = inspect.signature(source)
     try:
-      return source(**self.fields)
+      takes.bind(**self.fields)
     except TypeError as error:
-      raise ValueError(f"dataset {self.name}: {error}") from error
+      fields = ", ".join(str(field) for field in takes.parameters.values())
+      raise ValueError(f"dataset {self.name}: {error}; its fields are {fields}") from error
+    return source(**self.fields)
 
   def describe(self, dataset: Any) -> dict[str, Any]:
     """What a shard depends on: the fields, files by their last name, and the files' checksums."""
@@ -98,7 +102,7 @@ def job(
   made = {
     "input": source.describe(dataset),
     "frames": frames,
-    **stored_lengths.made_with(builder.policy, builder.tokenizer),
+    **stored_lengths.made_with(builder.policy, builder.tokenizer, builder.budget),
   }
   return Job(
     dataset=dataset,

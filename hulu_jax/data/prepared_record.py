@@ -55,13 +55,13 @@ def prepare(
   number: of the record in its dataset.  modes: of compression, to measure.  store: whether the
   record itself is wanted.
   """
-  whole = dataclasses.replace(builder.policy, compression=compression_lib.OFF)
-  builder = dataclasses.replace(builder, policy=whole)
+  policy = dataclasses.replace(builder.policy, compression=compression_lib.OFF)
+  whole = dataclasses.replace(builder, policy=policy, budget=None)
   try:
     name, messages = examples.conversation(record)
-    media = _fit(builder.read_all(messages), builder)
+    media = _fit(builder.media(messages, name), whole)
     messages = _with_media(messages, media)
-    example = builder.build(messages, name, generate=False)
+    example = whole.build(messages, name, generate=False)
   except BadRecord as bad:
     return bad
   measured = stored_lengths.measure(number, lengths.of(example), example, media, modes)
@@ -92,8 +92,13 @@ def _with_media(messages: Any, media: Sequence[Fitted]) -> list[dict[str, Any]]:
   for message in messages:
     items = [{k: item[k] for k in _ITEM if k in item} for item in chat.content_items(message)]
     content = [
-      {**item, "medium": next(coming)} if item["type"] in chat.MEDIA_TYPES else item
-      for item in items
+      _item(item, next(coming)) if item["type"] in chat.MEDIA_TYPES else item for item in items
     ]
     made.append({"role": message.get("role"), "content": content})
   return made
+
+
+def _item(item: Mapping[str, Any], medium: Fitted) -> dict[str, Any]:
+  if "timestamps" in item and medium.timestamps is not None:  # some frames may have been cut
+    return {**item, "timestamps": list(medium.timestamps), "medium": medium}
+  return {**item, "medium": medium}

@@ -1,10 +1,10 @@
 """Several decoder processes behind one `read`: threads need not wait for each other's files."""
 
-import contextlib
 from pathlib import Path
 import queue
 from types import TracebackType
 
+from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.types import Media
 from hulu_jax.media.types import Options
 from hulu_jax.media.worker import Reader
@@ -13,14 +13,15 @@ from hulu_jax.media.worker import Reader
 class Readers:
   """As many `media.worker.Reader`s as threads read; a context manager.
 
-  timeout: seconds a file may take.
+  timeout: seconds a file may take.  A decoder that crashes is given its file once more, in a fresh
+  process: a process that somebody killed says nothing about the file, and must not change the data.
   """
 
   def __init__(self, count: int, timeout: float):
-    self._exit = contextlib.ExitStack()
+    self._count, self._timeout = count, timeout
     self._free: queue.SimpleQueue[Reader] = queue.SimpleQueue()
     for _ in range(count):
-      self._free.put(self._exit.enter_context(Reader(timeout=timeout)))
+      self._free.put(Reader(timeout=timeout))
 
   def __enter__(self) -> "Readers":
     return self
@@ -31,7 +32,9 @@ class Readers:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    self._exit.close()
+    """Ends the processes, each when it has read its file; then no thread may read any more."""
+    for _ in range(self._count):
+      self._free.get().close()
 
   def read(
     self,
@@ -45,6 +48,14 @@ class Readers:
     """As `Reader.read`, by whichever process is free."""
     reader = self._free.get()
     try:
+      try:
+        return reader.read(path, options, preset=preset, root=root, key=key)
+      except BadRecord as bad:
+        if bad.kind != "crash":
+          raise
+      reader.close()
+      # A new one: an old one remembers crashes, and would refuse the file in a later epoch.
+      reader = Reader(timeout=self._timeout)
       return reader.read(path, options, preset=preset, root=root, key=key)
     finally:
       self._free.put(reader)

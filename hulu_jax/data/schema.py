@@ -49,6 +49,7 @@ class Example:
   visual_positions: int32 [v], where in `tokens` each kept visual token goes, in the order entry,
     frame, token.
   source: number of the dataset it came from.
+  cut: what it lost so that it fits a step shape (see `cutting`), () if nothing.
   """
 
   id: str
@@ -57,6 +58,7 @@ class Example:
   visuals: tuple[Visual, ...]
   visual_positions: np.ndarray
   source: int
+  cut: tuple[str, ...] = ()
 
 
 class Group(NamedTuple):

@@ -1,4 +1,7 @@
-"""From an experiment's config to what the data pipeline works by: the media policy, the shapes."""
+"""From an experiment's config to what the data pipeline works by: policy, shapes, mixture."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -14,6 +17,11 @@ def policy(cfg: ConfigDict) -> Policy:
   """The media policy of an experiment, from its key `policy`."""
   fields = cfg.to_dict()
   return Policy(**{**fields, "compression": Compression(**fields["compression"])})
+
+
+def mixture(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """The entries of an experiment's `data.mixture`, written as dicts or as ConfigDicts, as dicts."""
+  return [e.to_dict() if isinstance(e, ConfigDict) else dict(e) for e in entries]
 
 
 def step_shapes(cfg: ConfigDict, rows: int) -> tuple[StepShape, ...]:
@@ -40,3 +48,8 @@ def step_shapes(cfg: ConfigDict, rows: int) -> tuple[StepShape, ...]:
 def weight(shape: StepShape) -> tuple[int, int]:
   """By which shapes are ordered: patches a row, then tokens."""
   return sum(g.slots * g.size for g in shape.groups), shape.tokens
+
+
+def budget(cfg: ConfigDict) -> tuple[StepShape, ...] | None:
+  """What records of an experiment are cut to, if its key `data.cut` says so: one row of a shape."""
+  return step_shapes(cfg.shapes, 1) if cfg.data.cut else None

@@ -68,6 +68,11 @@ class Numbered:
   def __init__(self, dataset: Any):
     self._dataset, self.files = dataset, dataset.files
 
+  @property
+  def lengths(self) -> Any:
+    """Those of the dataset, which say the kinds of its records."""
+    return self._dataset.lengths
+
   def __len__(self) -> int:
     return len(self._dataset)
 

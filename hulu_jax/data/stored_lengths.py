@@ -17,6 +17,7 @@ from hulu_jax.data.lengths import Length
 from hulu_jax.data.lengths import Lengths
 from hulu_jax.data.lengths import Medium
 from hulu_jax.data.schema import Example
+from hulu_jax.data.schema import StepShape
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.data.vision import Policy
 from hulu_jax.media.types import Media
@@ -156,16 +157,21 @@ class Stored:
   made: Mapping[str, Any]
   where: str
 
-  def lengths(self, policy: Policy, tokenizer: Tokenizer) -> Lengths:
+  def lengths(
+    self, policy: Policy, tokenizer: Tokenizer, budget: Sequence[StepShape] | None = None
+  ) -> Lengths:
     """The lengths under a policy.
 
+    budget: what records are cut to (see `Builder`).  What is cut depends on the compression, so
+    that with a budget there is no choice of modes.
+
     Raises:
-      ValueError: they were measured with another tokenizer or policy; names what differs.
+      ValueError: they were measured with another tokenizer, policy or budget; names what differs.
     """
-    now = made_with(policy, tokenizer)
+    now = made_with(policy, tokenizer, budget)
     mode = policy.compression.mode
     before = dict(self.made)
-    if mode in self.arrays.kept and mode != "fixed":
+    if mode in self.arrays.kept and mode != "fixed" and budget is None:
       before["policy"] = {**before["policy"], "compression": now["policy"]["compression"]}
     if said := differences(before, now):
       raise ValueError(
@@ -175,22 +181,38 @@ class Stored:
     return self.arrays.lengths(mode)
 
 
-def of_all(datasets: Sequence[Any], policy: Policy, tokenizer: Tokenizer) -> list[Lengths] | None:
+def of_all(
+  datasets: Sequence[Any],
+  policy: Policy,
+  tokenizer: Tokenizer,
+  budget: Sequence[StepShape] | None = None,
+) -> list[Lengths] | None:
   """The lengths of every dataset's records, None if one of them does not know its own.
 
-  datasets: with an attribute `lengths`, `Stored` or None.
+  datasets: with an attribute `lengths`, `Stored` or None.  budget: as for `Stored.lengths`.
 
   Raises:
     ValueError: as `Stored.lengths`.
   """
-  known = [d.lengths.lengths(policy, tokenizer) for d in datasets if d.lengths is not None]
+  known = [d.lengths.lengths(policy, tokenizer, budget) for d in datasets if d.lengths is not None]
   return known if len(known) == len(datasets) else None
 
 
-def made_with(policy: Policy, tokenizer: Tokenizer) -> dict[str, Any]:
+def made_with(
+  policy: Policy, tokenizer: Tokenizer, budget: Sequence[StepShape] | None
+) -> dict[str, Any]:
   """What lengths and frames depend on beside the record, as plain values."""
   fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(policy)))
-  return {"policy": fields, "tokenizer": digest(tokenizer)}
+  return {"policy": fields, "tokenizer": digest(tokenizer), "budget": _room(budget)}
+
+
+def _room(budget: Sequence[StepShape] | None) -> dict[str, Any] | None:
+  """What a row of each shape holds, by its number; how many rows there are does not matter."""
+  if budget is None:
+    return None
+  names = ("tokens", "supervised", "visual", "groups")
+  plain = {str(n): {k: s._asdict()[k] for k in names} for n, s in enumerate(budget)}
+  return dict(json.loads(json.dumps(plain)))
 
 
 def digest(tokenizer: Tokenizer) -> str:

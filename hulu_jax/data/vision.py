@@ -59,10 +59,14 @@ class Fitted(Media):
 
   original: height and width before.  Sizes are worked out from them again: the rule applied to its
   own result can give another (a minimum that wins over the budget, sides that are swapped).
-  `spacing_mm` and `affine` are still those of the frames before.
+  counted: frames before some were cut, which sizes are worked out for; None: all are there.
+  max_tokens: what the policy's was lowered to for this conversation; None: as it is.
+  `spacing_mm` and `affine` are still those of the pixels before.
   """
 
   original: tuple[int, int]
+  counted: int | None = None
+  max_tokens: int | None = None
 
 
 def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
@@ -70,10 +74,8 @@ def visuals(media: Sequence[Media], policy: Policy) -> tuple[Visual, ...]:
 
   Only volumes and clips are compressed: a list of pictures is a list of separate entries.
   """
-  if not media:
-    return ()
   return tuple(
-    _visual(m, size, policy) for m, size in zip(media, _sizes(media, policy), strict=True)
+    _visual(m, size, policy) for m, size in zip(media, sizes(media, policy), strict=True)
   )
 
 
@@ -81,26 +83,41 @@ def fit(media: Sequence[Media], policy: Policy) -> tuple[Fitted, ...]:
   """All media of one conversation with their frames as `visuals` resizes them.
 
   Raises:
-    ValueError: as `resize.target_sizes`, or media fitted already, to another size.
+    ValueError: as `sizes`, or media fitted already, to another size.
+  """
+  return tuple(fitted(m, size) for m, size in zip(media, sizes(media, policy), strict=True))
+
+
+def fitted(medium: Media, size: tuple[int, int]) -> Fitted:
+  """One medium with its frames resized; ValueError if it is fitted already, to another size."""
+  frames = _resized(medium, size)
+  if isinstance(medium, Fitted):
+    return medium
+  fields = {f.name: vars(medium)[f.name] for f in dataclasses.fields(Media)}
+  return Fitted(**{**fields, "frames": frames}, original=_original(medium))
+
+
+def outline(medium: Fitted) -> Media:
+  """As it was before, as far as `sizes` goes: pixels are all 0, and take no memory."""
+  fields = {f.name: vars(medium)[f.name] for f in dataclasses.fields(Media)}
+  shape = (len(medium.frames), *medium.original, medium.frames.shape[-1])
+  return Media(**{**fields, "frames": np.broadcast_to(np.uint8(0), shape)})
+
+
+def sizes(media: Sequence[Media], policy: Policy) -> list[tuple[int, int]]:
+  """(height, width) that each medium of one conversation is shown at; its pixels do not matter.
+
+  Raises:
+    ValueError: a side would shrink to nothing.
   """
   if not media:
-    return ()
-  return tuple(
-    Fitted(
-      **{f.name: vars(m)[f.name] for f in dataclasses.fields(Media) if f.name != "frames"},
-      frames=_resized(m, size),
-      original=_original(m),
-    )
-    for m, size in zip(media, _sizes(media, policy), strict=True)
-  )
-
-
-def _sizes(media: Sequence[Media], policy: Policy) -> list[tuple[int, int]]:
+    return []
+  lowered = [m.max_tokens for m in media if isinstance(m, Fitted) and m.max_tokens is not None]
   return resize.target_sizes(
     [_entry(m, policy) for m in media],
     [policy.patch * policy.merge[m.kind] for m in media],
     policy.min_tokens,
-    policy.max_tokens,
+    min([policy.max_tokens, *lowered]),
   )
 
 
@@ -108,7 +125,8 @@ def _entry(media: Media, policy: Policy) -> resize.Entry:
   height, width = _original(media)
   if media.kind in policy.swap_sides:
     height, width = width, height
-  return resize.Entry(height, width, len(media.frames))
+  counted = media.counted if isinstance(media, Fitted) else None
+  return resize.Entry(height, width, len(media.frames) if counted is None else counted)
 
 
 def _original(media: Media) -> tuple[int, int]:

@@ -46,6 +46,10 @@ class Checkpoints:
     """The newest step saved, None if there is none."""
     return self._manager.latest_step()
 
+  def wait(self) -> None:
+    """Returns when no save is under way."""
+    self._manager.wait_until_finished()
+
   def save(self, step: int, state: TrainState, data: grain.DatasetIterator) -> None:
     """Starts a save of both; an error of the save before is raised here."""
     self._manager.check_for_errors()

@@ -10,13 +10,18 @@ import grain
 import jax
 from ml_collections import ConfigDict
 
+from hulu_jax import media
 from hulu_jax.core import sharding
 from hulu_jax.data import mixture
 from hulu_jax.data import pipeline
+from hulu_jax.data import settings
 from hulu_jax.data import stored_lengths
+from hulu_jax.data.cache import Cache
 from hulu_jax.data.examples import Builder
 from hulu_jax.data.pipeline import Packed
+from hulu_jax.data.readers import Readers
 from hulu_jax.data.tokenizer import Tokenizer
+from hulu_jax.media.types import Media
 from hulu_jax.training import build as build_lib
 from hulu_jax.training import metrics as metrics_lib
 from hulu_jax.training import processes
@@ -55,7 +60,8 @@ def train(
     jax.set_mesh(mesh),
     _reporting(cfg, workdir, report) as finish,
     Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
-    contextlib.closing(_iterator(cfg, program, datasets, words, workdir, shard)) as data,
+    _decoding(cfg.data) as read,  # closed after those who read
+    contextlib.closing(_iterator(cfg, program, datasets, words, workdir, shard, read)) as data,
   ):
     _agree(cfg, words, data)
     state = _first_state(cfg, program, mesh, checkpoints, data)
@@ -66,7 +72,10 @@ def train(
     pending = None
     # Order matters: batch, step, report (of the step before), save.
     for step in range(int(state.step) + 1, cfg.steps + 1):
-      packed = next(data)
+      packed = next(data, None)
+      if packed is None:
+        finish(*pending) if pending else None
+        raise _ended(step - 1, state, cfg, checkpoints, data)
       watch(step, packed)
       state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
       if pending:
@@ -77,6 +86,19 @@ def train(
     if pending:
       finish(*pending)
   return state
+
+
+def _ended(
+  done: int, state: TrainState, cfg: ConfigDict, checkpoints: Checkpoints, data: Any
+) -> ValueError:
+  """Saves what was learned; the schedule was made for more steps, so this is an error."""
+  checkpoints.wait()
+  if done and checkpoints.latest != done:
+    checkpoints.save(done, state, data)
+  return ValueError(
+    f"the data ended after {done} steps, config.steps = {cfg.steps}: set steps to {done}, or leave "
+    "`epochs` out of one entry of data.mixture"
+  )
 
 
 @contextlib.contextmanager
@@ -148,6 +170,16 @@ def _first_state(
   return jax.jit(program.init)(jax.random.key(cfg.seed))
 
 
+@contextlib.contextmanager
+def _decoding(cfg: ConfigDict) -> Iterator[Callable[..., Media]]:
+  """What reads media: in the threads themselves, or with a time-out in a process for each."""
+  if cfg.timeout is None:
+    yield media.read
+    return
+  with Readers(cfg.threads, cfg.timeout) as readers:
+    yield readers.read
+
+
 def _iterator(
   cfg: ConfigDict,
   program: Program,
@@ -155,6 +187,7 @@ def _iterator(
   tokenizer: Tokenizer,
   workdir: Path,
   shard: tuple[int, int],
+  read: Callable[..., Media],
 ) -> grain.DatasetIterator:
   options = pipeline.Options(
     lookahead=cfg.data.lookahead,
@@ -166,14 +199,24 @@ def _iterator(
     listing=workdir / processes.own_file(BAD_RECORDS),
   )
 
+  budget = settings.budget(cfg)
+  cache = Cache(Path(cfg.data.cache), cfg.data.cache_bytes) if cfg.data.cache else None
+
   def make_builder(source: int) -> Builder:
-    root = Path(cfg.data.root)
-    return Builder(tokenizer=tokenizer, policy=program.policy, root=root, source=source)
+    return Builder(
+      tokenizer=tokenizer,
+      policy=program.policy,
+      root=Path(cfg.data.root),
+      source=source,
+      reader=read,
+      budget=budget,
+      cache=cache,
+    )
 
   data = pipeline.Data(
-    mixture=[entry.to_dict() for entry in cfg.data.mixture],
+    mixture=settings.mixture(cfg.data.mixture),
     datasets=datasets,
     builders=[make_builder(number) for number in range(len(datasets))],
-    lengths=stored_lengths.of_all(datasets, program.policy, tokenizer),
+    lengths=stored_lengths.of_all(datasets, program.policy, tokenizer, budget),
   )
   return pipeline.train_iterator(data, program.shapes, shard, options)

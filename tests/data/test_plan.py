@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def records():
   return mixed(3000)
 
 
-def planner(records, refused=None, shapes=SHAPES, lookahead=40, patience=2000):
+def planner(records, refused=None, shapes=SHAPES, lookahead=40, patience=2000, end=sys.maxsize):
   said = [] if refused is None else refused
   return Planner(
     lambda p: records[p % len(records)],
@@ -33,11 +34,12 @@ def planner(records, refused=None, shapes=SHAPES, lookahead=40, patience=2000):
     lookahead,
     patience,
     lambda position, reason: said.append((position, reason)),
+    end,
   )
 
 
 def take(plan, count):
-  return list(itertools.islice(iter(lambda: next(plan), None), count))
+  return list(itertools.islice(iter(lambda: next(plan, None), None), count))
 
 
 def test_nothing_is_lost_doubled_or_made_up(records):
@@ -51,6 +53,35 @@ def test_nothing_is_lost_doubled_or_made_up(records):
   gone = [p for p, _ in refused]
   assert sorted(used + waiting + gone) == list(range(state["read"]))
   assert {step.shape for step in steps} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("end", [0, 1, 15, 16, 17, 500])
+def test_at_the_end_all_that_waits_comes_out_and_then_nothing(records, end):
+  refused = []
+  plan = planner(records, refused, end=end)
+  steps = take(plan, sys.maxsize)
+  used = [p for step in steps for row in step.rows for p in row]
+  assert sorted(used + [p for p, _ in refused]) == list(range(end))
+  assert plan.get_state() == {"read": end, "waiting": [[], [], []]}
+  assert next(plan, None) is None
+  # Until rows run dry the plan is the one without an end; every step holds something.
+  assert all(any(step.rows) for step in steps)
+  endless = take(planner(records), len(steps))
+  same = sum(a == b for a, b in zip(steps, endless, strict=True))
+  assert steps[:same] == endless[:same] and (end < 500 or same > 5)
+
+
+@pytest.mark.parametrize("back", [1, 2, 4])
+def test_the_last_steps_are_planned_again_from_a_state(records, back):
+  plan, states, steps = planner(records, end=300), [], []
+  while True:
+    states.append(json.loads(json.dumps(plan.get_state())))
+    if (step := next(plan, None)) is None:
+      break
+    steps.append(step)
+  again = planner(records, end=300)
+  again.set_state(states[-1 - back])
+  assert take(again, sys.maxsize) == steps[-back:]
 
 
 def test_no_row_holds_more_than_its_shape(records):

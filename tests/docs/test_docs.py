@@ -17,6 +17,7 @@ from hulu_jax.media import limits
 from hulu_jax.media import types
 from hulu_jax.media import windows
 from tests.cli.test_inspect import KEYS
+from tests.training.small_run import XLA_FLAGS
 
 ROOT = Path(__file__).parents[2]
 MEDIA = ROOT / "docs" / "media.md"
@@ -25,19 +26,26 @@ RUN = ("python", "sh")
 # On pages whose other examples need a trained model or a file of the reader's, this line stands
 # before an example that is run.
 MARK = "<!-- tested -->"
+# This one stands before the text of a file that later examples read.
+FILE = r"<!-- file: (?P<file>\S+) -->"
 FENCE = re.compile(
-  rf"^(?P<mark>{MARK}\n+)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+  rf"^(?:(?P<mark>{MARK})\n+|{FILE}\n+)?```(?P<language>\w*)\n(?P<text>.*?)^```$",
+  re.MULTILINE | re.DOTALL,
 )
+# Seconds that one example may take, on a busy machine.
+PATIENCE = 200
 
 
 class Snippet(NamedTuple):
-  """line: where it begins; language: of `RUN`; shown: what the page says it prints, if it does."""
+  """line: where it begins; language: of `RUN`, or "file"; shown: what the page says it prints, if
+  it does; file: where a file's text goes."""
 
   line: int
   language: str
   text: str
   marked: bool
   shown: str | None
+  file: str | None = None
 
 
 def snippets(page: Path) -> list[Snippet]:
@@ -49,6 +57,8 @@ def snippets(page: Path) -> list[Snippet]:
     if fence["language"] == "output":
       assert found and found[-1].shown is None, f"{page.name}:{line}: output of what?"
       found[-1] = found[-1]._replace(shown=fence["text"])
+    elif fence["file"] is not None:
+      found.append(Snippet(line, "file", fence["text"], True, None, fence["file"]))
     elif fence["language"] in RUN:
       found.append(Snippet(line, fence["language"], fence["text"], fence["mark"] is not None, None))
   return found
@@ -61,11 +71,14 @@ def printed(snippet: Snippet, page: Path, names: dict[str, Any]) -> str:
     with contextlib.redirect_stdout(out):
       exec(compile(snippet.text, f"{page}:{snippet.line}", "exec"), names)
     return out.getvalue()
+  if snippet.file is not None:
+    Path(snippet.file).write_text(snippet.text)
+    return ""
   # `hulu` and `python` of the environment that the tests run in.
   path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
   command = ["bash", "-euo", "pipefail", "-c", snippet.text]
-  environment = {**os.environ, "PATH": path, "COLUMNS": "100"}
-  done = subprocess.run(command, env=environment, capture_output=True, text=True)
+  environment = {**os.environ, "PATH": path, "COLUMNS": "100", "XLA_FLAGS": XLA_FLAGS}
+  done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout
 

@@ -269,17 +269,22 @@ def test_training_does_not_quote_a_record(folder, tmp_path, builder, heard):
     else:
       good += 1
   assert good >= 6 and len(answers) >= 9
-  mixture = [{"label": "a", "weight": 1.0, "shuffle": False}]
-  for max_bad in (1000, 0):
-    options = pipeline.Options(lookahead=2, threads=2, prefetch=1, max_bad=max_bad, seed=0)
-    batches = pipeline.train_iterator([source], mixture, lambda _: own, SHAPE, (0, 1), options)
+  mixture = [{"name": "jsonl", "label": "a", "weight": 1.0, "shuffle": False}]
+  data = pipeline.Data(mixture=mixture, datasets=[source], builders=[own], lengths=None)
+  listing = tmp_path / "bad_records.jsonl"
+  for max_bad in (1.0, 0.0):
+    options = pipeline.Options(
+      lookahead=2, patience=9, threads=2, prefetch=1, max_bad=max_bad, seed=0, listing=listing
+    )
+    batches = pipeline.train_iterator(data, [SHAPE], (0, 1), options)
     try:
       infos = [next(batches).info for _ in range(4)]
       answers.append(repr(infos))
       assert infos[-1]["skipped"] > 0
     except BadRecord as bad:
-      assert max_bad == 0
+      assert max_bad == 0.0
       answers.append("".join(traceback.format_exception(bad)))
+  assert len(listing.read_text().splitlines()) > 5
   answers += [p.read_text() for p in tmp_path.rglob("*") if p.is_file() and p != path]
   for answer in answers:
     check(answer)

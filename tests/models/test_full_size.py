@@ -44,17 +44,19 @@ def check(cfg, mesh):
   key = jax.eval_shape(lambda: jax.random.key(0))
   with jax.sharding.use_abstract_mesh(mesh):
     state = jax.eval_shape(program.init, key)
-    batch = program.abstract_batch(0, sharding.batch_sharding(mesh))
-    new, metrics = jax.eval_shape(jax.jit(program.steps[0]), state, batch)
-  assert places(new) == places(state)
+    rows = sharding.batch_sharding(mesh)
+    for shape, step in enumerate(program.steps):
+      batch = program.abstract_batch(shape, rows)
+      new, metrics = jax.eval_shape(jax.jit(step), state, batch)
+      assert places(new) == places(state)
+      assert metrics["loss"].shape == metrics["grad_norm"].shape == ()
+      assert metrics["loss_by_dataset"].shape == (len(cfg.data.mixture),)
   where = jax.tree.leaves(sharding.shardings(program.specs, mesh))
   held = places(tree.merge(state.trainable, state.frozen))
   for (path, spec), at in zip(jax.tree.leaves_with_path(program.specs), where, strict=True):
     # One device has nothing to shard.
     where_it_is = at.spec if mesh.size > 1 else jax.P()
     assert held[tree.path_name(path)] == (spec.shape, jnp.float32, where_it_is)
-  assert metrics["loss"].shape == metrics["grad_norm"].shape == ()
-  assert metrics["loss_by_dataset"].shape == (len(cfg.data.mixture),)
 
 
 @pytest.mark.parametrize(("experiment", "size"), list(cases()))
@@ -72,6 +74,19 @@ def test_every_large_preset_traces_on_256_chips(preset, mesh):
   mesh = sharding.abstract_mesh(mesh)
   assert mesh.size == CHIPS
   check(cfg, mesh)
+
+
+def test_a_slot_of_a_large_preset_holds_its_largest_picture_and_no_more():
+  """Attention is dense inside a slot; a picture of one token a patch takes the whole budget."""
+  cfg = load("finetune").get_config("hulu-7b")
+  shapes = build_lib.step_shapes(cfg.shapes, cfg.rows)
+  assert len(shapes) == 3
+  largest = {
+    (g.channels, g.merge): max(h.size for s in shapes for h in s.groups if h[2:] == g[2:])
+    for s in shapes
+    for g in s.groups
+  }
+  assert largest == dict.fromkeys([(1, 1), (3, 1), (1, 2), (3, 2)], cfg.policy.max_tokens)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

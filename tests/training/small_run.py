@@ -80,6 +80,10 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
     "threads": 2,
     "prefetch": 2,
     "max_bad": 0.0,
+    "cut": False,
+    "cache": None,
+    "cache_bytes": 1_000_000,
+    "timeout": None,
   }
   c.rows = 4
   names = ("tokens", "supervised", "visual", "groups")

@@ -34,15 +34,17 @@ class Placed(NamedTuple, Generic[T]):
 class Base(abc.ABC, Generic[T]):
   """A dataset of one split; safe to call from several threads.
 
+  files: what the rows were made from, not the media they name: while a run goes on, a change of
+    these stops it (see `fingerprint`).
+  lengths: None; a set is measured once it is prepared.
   left_out: rows of the authors' split whose patient is also in a stricter one (see
     `splits.choose`).
   """
 
-  files: tuple[Path, ...] = ()
   lengths = None
 
-  def __init__(self, rows: Iterable[Placed[T]], split: str):
-    rows = list(rows)
+  def __init__(self, rows: Iterable[Placed[T]], split: str, files: Iterable[Path]):
+    rows, self.files = list(rows), tuple(files)
     if not rows:
       raise ValueError("no rows at all; is root the folder of this set?")
     published = [row.published for row in rows if row.published is not None]

@@ -131,11 +131,17 @@ def small(path: Path, columns: Sequence[str], delimiter: str = ",") -> list[dict
     FileNotFoundError: neither `path` nor `path`.gz.
     ValueError: a header without one of `columns`.
   """
-  packed = path.with_name(path.name + ".gz")
-  with gzip.open(packed, "rb") if packed.is_file() else path.open("rb") as file:
+  found = packed_or_not(path)
+  with gzip.open(found, "rb") if found != path else path.open("rb") as file:
     reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter)
     check_columns(path, reader.fieldnames or (), columns)
     return list(reader)
+
+
+def packed_or_not(path: Path) -> Path:
+  """`path`.gz where it is there, else `path`."""
+  packed = path.with_name(path.name + ".gz")
+  return packed if packed.is_file() else path
 
 
 def check_columns(path: Path, found: Sequence[str], expected: Sequence[str]) -> None:

@@ -56,8 +56,8 @@ class Source(_source.Base[Item]):
     if task not in TASKS:
       raise ValueError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
     self._task, self._root = task, _source.folder(root)
-    found = _tables.load(_source.first_of(self._root, TASKS[task]))
-    super().__init__(self._rows(found), split)
+    file = _source.first_of(self._root, TASKS[task])
+    super().__init__(self._rows(_tables.load(file)), split, [file])
 
   def _record(self, item: Item) -> dict[str, Any]:
     name, path, row = item

@@ -55,17 +55,20 @@ class Source(_source.Base[Line]):
 
   def __init__(self, *, root: str, split: str):
     self._root = _source.folder(root)
-    if (self._root / "qa.jsonl").is_file():
-      super().__init__(self._lines(), split)
+    lines = self._root / "qa.jsonl"
+    if lines.is_file():
+      super().__init__(self._lines(lines), split, [lines])
     else:
       self._root = _source.first_of(self._root, "BCCD/JPEGImages", "JPEGImages").parent
-      super().__init__(self._published(), split)
+      lists = [self._root / f"ImageSets/Main/{file}.txt" for file in _FILES]
+      boxes = sorted((self._root / "Annotations").glob("*.xml"))
+      super().__init__(self._published(), split, [*lists, *boxes])
 
   def _record(self, item: Line) -> dict[str, Any]:
     return {**_source.from_qa_line(item, self._root), "group": Path(item["image"]).stem}
 
-  def _lines(self) -> Iterator[Placed[Line]]:
-    for row in _tables.objects(self._root / "qa.jsonl"):
+  def _lines(self, file: Path) -> Iterator[Placed[Line]]:
+    for row in _tables.objects(file):
       yield Placed(row, Path(row["image"]).stem, _FILES[row["source_split"]])
 
   def _published(self) -> Iterator[Placed[Line]]:

@@ -60,9 +60,17 @@ class Source(_source.Base[Mapping[str, Any]]):
       raise ValueError(f"languages {unknown}; there are {', '.join(_ENDINGS)}")
     self._explain = explain
     folder = _source.folder(root)
-    lines = any(folder.glob("casimedicos_*.jsonl"))
-    rows = (row for lang in languages for row in (_lines if lines else _published)(folder, lang))
-    super().__init__(rows, split)
+    files: list[Path] = []
+    rows: list[Placed[Mapping[str, Any]]] = []
+    for lang in languages:
+      if any(folder.glob("casimedicos_*.jsonl")):
+        files.append(folder / f"casimedicos_{lang}.jsonl")
+        rows += _lines(files[-1], lang)
+      else:
+        found = _published_files(folder, lang)
+        files += found
+        rows += _published(found, lang)
+    super().__init__(rows, split, files)
 
   def _record(self, item: Mapping[str, Any]) -> dict[str, Any]:
     question, options, answer = _tables.need(item, "question", "options", "answer")
@@ -75,17 +83,21 @@ class Source(_source.Base[Mapping[str, Any]]):
     return _source.explained(made, *_tables.need(item, "explanation")) if self._explain else made
 
 
-def _lines(folder: Path, language: str) -> Iterator[Placed[Mapping[str, Any]]]:
-  for row in _tables.objects(folder / f"casimedicos_{language}.jsonl"):
+def _lines(file: Path, language: str) -> Iterator[Placed[Mapping[str, Any]]]:
+  for row in _tables.objects(file):
     group = row["id"].removeprefix(f"casimedicos-{language}-")
     split = _FILES[group.rsplit("-", 1)[0]]
     yield Placed({**row, "group": group}, group, split)
 
 
-def _published(folder: Path, language: str) -> Iterator[Placed[Mapping[str, Any]]]:
+def _published_files(folder: Path, language: str) -> dict[Path, str]:
   folder = _source.first_of(folder, f"data/{language}", language)
-  for file, split in _FILES.items():
-    for row in _tables.objects(folder / f"{language}_{file}_casimedicos.jsonl"):
+  return {folder / f"{language}_{file}_casimedicos.jsonl": file for file in _FILES}
+
+
+def _published(files: Mapping[Path, str], language: str) -> Iterator[Placed[Mapping[str, Any]]]:
+  for path, file in files.items():
+    for row in _tables.objects(path):
       group = f"{file}-{row.get('id')}"
       found = {
         "id": f"casimedicos-{language}-{group}",
@@ -96,4 +108,4 @@ def _published(folder: Path, language: str) -> Iterator[Placed[Mapping[str, Any]
         "answer": str(row.get("correct_option")),
         "explanation": row.get("full_answer"),
       }
-      yield Placed(found, group, split)
+      yield Placed(found, group, _FILES[file])

@@ -13,7 +13,7 @@ Example:
     {"role": "assistant", "content": [{"type": "text", "text": "preparation"}]}]}
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Source(_source.Base[Item]):
       raise ValueError(f"task={task!r}, every={every}; tasks are {', '.join(TASKS)}, every from 1")
     self._root, self._task = _source.folder(root), task
     self._images = _source.first_of(self._root, "cropped_image", "cropped_images")
-    super().__init__(self._rows(every), split)
+    frames = list(self._frames(every))
+    super().__init__(self._rows(frames), split, (path for path, _, _ in frames))
 
   def _record(self, item: Item) -> dict[str, Any]:
     name, image, question, answer = item
@@ -68,22 +69,26 @@ class Source(_source.Base[Item]):
     kind = "closed" if self._task == "classification" else "open"
     return {**made, "answer_type": kind, "group": f"video-{image.parent.name}", "derived": True}
 
-  def _rows(self, every: int) -> Iterator[Placed[Item]]:
+  def _frames(self, every: int) -> Iterator[tuple[Path, str, int]]:
+    """The file of questions, the video and the number of each frame that is asked about."""
     videos = [p for p in (self._root / TASKS[self._task]).iterdir() if p.name.isdigit()]
     for video in sorted(videos, key=lambda path: int(path.name)):
-      split = "validation" if int(video.name) in _VALIDATION else "train"
-      for path, frame in _frames(video):
-        if frame % every:
-          continue
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
-        for number, line in enumerate(lines):
-          question, _, answer = line.partition("|")
-          name = f"cholec80-{video.name}-{frame}-{number}"
-          image = self._images / video.name / f"{frame}.png"
-          yield Placed((name, image, question.strip(), answer.strip()), video.name, split)
+      for path, frame in _numbered(video):
+        if not frame % every:
+          yield path, video.name, frame
+
+  def _rows(self, frames: Iterable[tuple[Path, str, int]]) -> Iterator[Placed[Item]]:
+    for path, video, frame in frames:
+      split = "validation" if int(video) in _VALIDATION else "train"
+      lines = [line for line in path.read_text().splitlines() if line.strip()]
+      for number, line in enumerate(lines):
+        question, _, answer = line.partition("|")
+        name = f"cholec80-{video}-{frame}-{number}"
+        image = self._images / video / f"{frame}.png"
+        yield Placed((name, image, question.strip(), answer.strip()), video, split)
 
 
-def _frames(video: Path) -> list[tuple[Path, int]]:
+def _numbered(video: Path) -> list[tuple[Path, int]]:
   found = [(path, path.stem.partition("_")[0]) for path in video.glob("*.txt")]
   return sorted(
     ((path, int(frame)) for path, frame in found if frame.isdigit()), key=lambda pair: pair[1]

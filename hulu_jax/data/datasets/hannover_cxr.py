@@ -13,6 +13,7 @@ Example:
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hulu_jax.data.datasets import _card
@@ -52,26 +53,24 @@ class Source(_source.Base[Line]):
 
   def __init__(self, *, root: str, split: str):
     self._root = _source.folder(root)
-    if _source.first_of(self._root, "qa.jsonl", "data.csv").name == "qa.jsonl":
-      found = _tables.objects(self._root / "qa.jsonl")
-    else:
-      found = self._published()
-    super().__init__((Placed(row, row["group"]) for row in found), split)
+    file = _source.first_of(self._root, "qa.jsonl", "data.csv")
+    found = _tables.objects(file) if file.suffix == ".jsonl" else _published(file)
+    super().__init__((Placed(row, row["group"]) for row in found), split, [file])
 
   def _record(self, item: Line) -> dict[str, Any]:
     return _source.from_qa_line(item, self._root)
 
-  def _published(self) -> Iterator[dict[str, Any]]:
-    columns = ("patient_id", "image_id", "modality", "projection")
-    for row in _tables.small(self._root / "data.csv", columns):
-      if row["projection"].upper() in ("AP", "PA"):
-        yield {
-          "id": f"hannover-{row['image_id']}",
-          "image": f"png/{row['image_id']}.png",
-          "question": _QUESTION,
-          "answer": row["projection"].upper(),
-          "answer_type": "closed",
-          "group": row["patient_id"],
-          "modality_code": row["modality"],
-          "derived": True,
-        }
+
+def _published(table: Path) -> Iterator[dict[str, Any]]:
+  for row in _tables.small(table, ("patient_id", "image_id", "modality", "projection")):
+    if row["projection"].upper() in ("AP", "PA"):
+      yield {
+        "id": f"hannover-{row['image_id']}",
+        "image": f"png/{row['image_id']}.png",
+        "question": _QUESTION,
+        "answer": row["projection"].upper(),
+        "answer_type": "closed",
+        "group": row["patient_id"],
+        "modality_code": row["modality"],
+        "derived": True,
+      }

@@ -26,11 +26,12 @@ class Source:
 
   def __init__(self, *, path: str):
     self._path = Path(path)
+    self.files, self.lengths = (self._path,), None
     with self._path.open("rb") as file:
       if not file.read(1):
         raise ValueError(f"{path}: an empty file; expected a JSON list of objects")
       with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        self._spans = np.array(list(_objects(text, path)), np.int64).reshape(-1, 2)
+        self._spans = np.fromiter(_objects(text, path), np.dtype((np.int64, 2)))
     if not len(self._spans):
       raise ValueError(f"{path}: a list without objects")
 

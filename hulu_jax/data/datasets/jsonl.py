@@ -27,27 +27,25 @@ class Source:
   def __init__(self, *, path: str, lengths: str | None = None):
     self._path = Path(path)
     self.files: tuple[Path, ...] = (self._path,)
-    offsets: list[int] = []
-    self._lines: list[int] = []
-    for offset, number, _ in _tables.lines(self._path):
-      offsets.append(offset)
-      self._lines.append(number)
-    if not offsets:
+    places = ((offset, number) for offset, number, _ in _tables.lines(self._path))
+    # Columns: where the line begins, its number from 1.
+    self._places = np.fromiter(places, np.dtype((np.int64, 2)))
+    if not len(self._places):
       raise ValueError(f"{path}: no records; expected one JSON object a line")
-    self._offsets = np.array(offsets, np.int64)
     self.lengths = None
     if lengths is not None:
-      self.lengths = manifest_lib.stored_for(Path(lengths), self.files, len(offsets))
+      self.lengths = manifest_lib.stored_for(Path(lengths), self.files, len(self))
       self.files += tuple(manifest_lib.paths(Path(lengths)))
 
   def __len__(self) -> int:
-    return len(self._offsets)
+    return len(self._places)
 
   def __getitem__(self, index: int) -> dict[str, Any] | BadRecord:
     """The record, or why the line holds none: the pipeline counts and skips it."""
+    offset, line = self._places[index].tolist()
     with self._path.open("rb") as file:
-      file.seek(self._offsets[index])
+      file.seek(offset)
       row = _tables.parse(file.readline())
     if isinstance(row, BadRecord):
-      return BadRecord(row.kind, f"line {self._lines[index]}: {row.reason}")
+      return BadRecord(row.kind, f"line {line}: {row.reason}")
     return row

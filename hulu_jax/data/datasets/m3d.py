@@ -82,7 +82,16 @@ class Source(_source.Base[Report | Question]):
     if task not in TASKS:
       raise ValueError(f"task is {task!r}; expected one of {', '.join(TASKS)}")
     self._root, self._frames, self._task = _source.folder(root), frames, task
-    super().__init__(self._reports() if task == "caption" else self._questions(), split)
+    if task == "caption":
+      index = _source.first_of(self._root, *(f"{s}/M3D_Cap.json" for s in _SIDES), "M3D_Cap.json")
+      super().__init__(_reports(index), split, [index])
+    else:
+      folder = _source.first_of(self._root, "M3D-VQA", "M3D_VQA")
+      prefix = "M3D_VQA_yn" if task == "yes_no" else "M3D_VQA"
+      named = {folder / f"{prefix}_{file}.csv": split for file, split in _FILES.items()}
+      # The yes-no questions have fewer files than the others.
+      files = {path: part for path, part in named.items() if path.is_file()}
+      super().__init__(_questions(files), split, files)
 
   def _record(self, item: Report | Question) -> dict[str, Any]:
     name = f"m3d-{self._task}-{item.name}"
@@ -101,28 +110,6 @@ class Source(_source.Base[Report | Question]):
       kind = "closed" if self._task == "yes_no" else "open"
       made = {**_source.record(name, question, answer, media), "answer_type": kind}
     return {**made, "group": _case(row["Image Path"])}
-
-  def _reports(self) -> Iterator[Placed[Report | Question]]:
-    index = _source.first_of(self._root, *(f"{s}/M3D_Cap.json" for s in _SIDES), "M3D_Cap.json")
-    lists = _tables.load(index)
-    # test500, test1k, ... are parts of one another: the largest is the test set.
-    tests = sorted((key for key in lists if key.startswith("test")), key=lambda k: len(lists[k]))
-    named = {"train": "train", "validation": "validation", **{key: "test" for key in tests[-1:]}}
-    for key, split in named.items():
-      for number, row in enumerate(lists.get(key, ())):
-        yield Placed(Report(f"{split}-{number}", row), _case(str(row.get("image"))), split)
-
-  def _questions(self) -> Iterator[Placed[Report | Question]]:
-    folder = _source.first_of(self._root, "M3D-VQA", "M3D_VQA")
-    prefix = "M3D_VQA_yn" if self._task == "yes_no" else "M3D_VQA"
-    files = {folder / f"{prefix}_{file}.csv": split for file, split in _FILES.items()}
-    # The yes-no questions have fewer files than the others.
-    for path, split in ((p, s) for p, s in files.items() if p.is_file()):
-      table = _tables.Csv(path, _COLUMNS)
-      for number, (offset, row) in enumerate(table.scan()):
-        name = f"{split}-{number}"
-        key = name if isinstance(row, BadRecord) else _case(row["Image Path"])
-        yield Placed(Question(name, table, offset), key, split)
 
   def _text(self, name: str) -> str:
     try:
@@ -146,6 +133,25 @@ class Source(_source.Base[Report | Question]):
         if place.exists():
           return place
     raise BadRecord("missing", "no such file or folder, neither as slices nor as .npy")
+
+
+def _reports(index: Path) -> Iterator[Placed[Report | Question]]:
+  lists = _tables.load(index)
+  # test500, test1k, ... are parts of one another: the largest is the test set.
+  tests = sorted((key for key in lists if key.startswith("test")), key=lambda k: len(lists[k]))
+  named = {"train": "train", "validation": "validation", **{key: "test" for key in tests[-1:]}}
+  for key, split in named.items():
+    for number, row in enumerate(lists.get(key, ())):
+      yield Placed(Report(f"{split}-{number}", row), _case(str(row.get("image"))), split)
+
+
+def _questions(files: Mapping[Path, str]) -> Iterator[Placed[Report | Question]]:
+  for path, split in files.items():
+    table = _tables.Csv(path, _COLUMNS)
+    for number, (offset, row) in enumerate(table.scan()):
+      name = f"{split}-{number}"
+      key = name if isinstance(row, BadRecord) else _case(row["Image Path"])
+      yield Placed(Question(name, table, offset), key, split)
 
 
 def _npy(path: Path) -> Path:

@@ -60,7 +60,7 @@ class Source(_source.Base[Item]):
     if not files:
       _source.first_of(folder, *_FILES)
       files = {folder / name: of for name, of in _FILES.items() if (folder / name).is_file()}
-    super().__init__(self._rows(files), split)
+    super().__init__(self._rows(files), split, files)
 
   def _record(self, item: Item) -> dict[str, Any]:
     table, offset = item

@@ -64,7 +64,10 @@ class Source(_source.Base[Item]):
   def __init__(self, *, root: str, split: str):
     self._root = _source.folder(root)
     lines = self._root / "qa.jsonl"
-    super().__init__(self._lines(lines) if lines.is_file() else self._published(), split)
+    if lines.is_file():
+      super().__init__(self._lines(lines), split, [lines])
+    else:  # nothing but pictures: their names say all
+      super().__init__(self._published(), split, [])
 
   def _record(self, item: Item) -> dict[str, Any]:
     if isinstance(item, dict):

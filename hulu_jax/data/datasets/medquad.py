@@ -49,8 +49,8 @@ class Source(_source.Base[Mapping[str, Any]]):
   def __init__(self, *, root: str, split: str):
     folder = _source.folder(root)
     files = sorted(folder.glob("medquad*.jsonl"))
-    found = _lines(files) if files else _published(folder)
-    super().__init__((Placed(row, row["doc"]) for row in found), split)
+    found = _lines(files) if files else _published(files := _documents(folder))
+    super().__init__((Placed(row, row["doc"]) for row in found), split, files)
 
   def _record(self, item: Mapping[str, Any]) -> dict[str, Any]:
     name, question, answer, document = _tables.need(item, "id", "question", "answer", "doc")
@@ -65,10 +65,14 @@ def _lines(files: list[Path]) -> Iterator[dict[str, Any]]:
     yield from _tables.objects(path)
 
 
-def _published(root: Path) -> Iterator[dict[str, Any]]:
+def _documents(root: Path) -> list[Path]:
   paths = sorted(root.glob("*_QA*/*.xml"))
   if not paths:
     raise FileNotFoundError(f"{root}: no *_QA*/*.xml; is it the folder of this set?")
+  return paths
+
+
+def _published(paths: list[Path]) -> Iterator[dict[str, Any]]:
   for path in paths:
     document = ElementTree.parse(path)
     for pair in document.iterfind("QAPairs/QAPair"):

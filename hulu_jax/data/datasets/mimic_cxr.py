@@ -40,6 +40,8 @@ CARD = _card.Card(
     "probably part of Hulu-Med's own training mix",
   ),
 )
+_SPLIT_TABLE, _METADATA = "mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv"
+_SECTIONED = "mimic_cxr_sectioned.csv"
 SECTIONS = ("report", "findings", "impression")
 VIEWS = {"all": None, "frontal": ("AP", "PA")}
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
@@ -69,7 +71,11 @@ class Source(_source.Base[Item]):
     self._section = section
     wanted = _views(self._root, views)
     told = None if section == "report" else _sections(self._root, section)
-    super().__init__(self._studies(wanted, told), split)
+    tables = [_SPLIT_TABLE]
+    tables += [_METADATA] if VIEWS[views] is not None else []
+    tables += [_SECTIONED] if told is not None else []
+    files = (_tables.packed_or_not(self._root / name) for name in tables)
+    super().__init__(self._studies(wanted, told), split, files)
 
   def _record(self, item: Item) -> dict[str, Any]:
     patient, study, images, text = item
@@ -98,7 +104,7 @@ class Source(_source.Base[Item]):
   def _studies(
     self, wanted: set[str] | None, told: Mapping[str, str] | None
   ) -> Iterator[Placed[Item]]:
-    table = self._root / "mimic-cxr-2.0.0-split.csv"
+    table = self._root / _SPLIT_TABLE
     found: dict[tuple[str, str, str], list[str]] = {}
     for row in _tables.small(table, ("dicom_id", "study_id", "subject_id", "split")):
       if wanted is None or row["dicom_id"] in wanted:
@@ -120,10 +126,10 @@ def _views(root: Path, views: str) -> set[str] | None:
   shown = VIEWS[views]
   if shown is None:
     return None
-  rows = _tables.small(root / "mimic-cxr-2.0.0-metadata.csv", ("dicom_id", "ViewPosition"))
+  rows = _tables.small(root / _METADATA, ("dicom_id", "ViewPosition"))
   return {row["dicom_id"] for row in rows if row["ViewPosition"] in shown}
 
 
 def _sections(root: Path, section: str) -> dict[str, str]:
-  rows = _tables.small(root / "mimic_cxr_sectioned.csv", ("study", section))
+  rows = _tables.small(root / _SECTIONED, ("study", section))
   return {row["study"].removesuffix(".txt"): (row[section] or "").strip() for row in rows}

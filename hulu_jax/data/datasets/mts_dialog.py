@@ -54,7 +54,8 @@ class Source(_source.Base[Mapping[str, Any]]):
   def __init__(self, *, root: str, split: str):
     folder = _source.folder(root)
     files = sorted([*folder.glob("train*.jsonl"), *folder.glob("test*.jsonl")])
-    super().__init__(_lines(files) if files else _published(folder), split)
+    found = _lines(files) if files else _published(tables := _published_files(folder))
+    super().__init__(found, split, files or tables)
 
   def _record(self, item: Mapping[str, Any]) -> dict[str, Any]:
     name, section, dialogue, summary = _tables.need(item, "id", "section", "dialogue", "summary")
@@ -70,11 +71,15 @@ def _lines(files: list[Path]) -> Iterator[Placed[Mapping[str, Any]]]:
       yield Placed(row, row["id"], split)
 
 
-def _published(folder: Path) -> Iterator[Placed[Mapping[str, Any]]]:
+def _published_files(folder: Path) -> list[Path]:
   folder = _source.first_of(folder, *(f"{sub}{next(iter(_FILES))}.csv" for sub in _SUB)).parent
+  return [folder / f"{file}.csv" for file in _FILES]
+
+
+def _published(files: list[Path]) -> Iterator[Placed[Mapping[str, Any]]]:
   columns = ("ID", "section_header", "section_text", "dialogue")
-  for file, (prefix, split) in _FILES.items():
-    for row in _tables.small(folder / f"{file}.csv", columns):
+  for path, (prefix, split) in zip(files, _FILES.values(), strict=True):
+    for row in _tables.small(path, columns):
       found = {
         "id": f"mts-{prefix}-{row['ID']}",
         "section": row["section_header"],

@@ -13,7 +13,7 @@ Example:
     {"role": "assistant", "content": [{"type": "text", "text": "in the canals of hering"}]}]}
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Source(_source.Base[Item]):
 
   def __init__(self, *, root: str, split: str):
     self._root = _source.folder(root)
-    super().__init__(_rows(self._root), split)
+    lists = {file: _list_of(self._root, file) for file in _FILES}
+    super().__init__(_rows(lists), split, lists.values())
 
   def _record(self, item: Item) -> dict[str, Any]:
     name, folder, row = item
@@ -63,10 +64,10 @@ class Source(_source.Base[Item]):
     return {**made, "group": str(image), "answer_type": "closed" if closed else "open"}
 
 
-def _rows(root: Path) -> Iterator[Placed[Item]]:
-  for file, split in _FILES.items():
-    for number, row in enumerate(_tables.listing(_list_of(root, file))):
-      yield Placed((f"pathvqa-{file}-{number}", file, row), str(row.get("image")), split)
+def _rows(lists: Mapping[str, Path]) -> Iterator[Placed[Item]]:
+  for file, path in lists.items():
+    for number, row in enumerate(_tables.listing(path)):
+      yield Placed((f"pathvqa-{file}-{number}", file, row), str(row.get("image")), _FILES[file])
 
 
 def _list_of(root: Path, file: str) -> Path:

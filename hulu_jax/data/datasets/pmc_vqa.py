@@ -61,7 +61,8 @@ class Source(_source.Base[Item]):
       raise ValueError(f"version is {version!r}; expected {' or '.join(map(str, _FILES))}")
     folder, self._version = _source.folder(root), version
     self._images = _source.first_of(folder, *_IMAGES[version])
-    super().__init__(_rows(folder, _FILES[version]), split)
+    files = {folder / f"{file}.csv": part for file, part in _FILES[version].items()}
+    super().__init__(_rows(files), split, files)
 
   def _record(self, item: Item) -> dict[str, Any]:
     table, offset, name = item
@@ -76,11 +77,11 @@ class Source(_source.Base[Item]):
     return {**made, "group": _article(row["Figure_path"])}
 
 
-def _rows(folder: Path, files: dict[str, str]) -> Iterator[Placed[Item]]:
+def _rows(files: dict[Path, str]) -> Iterator[Placed[Item]]:
   for file, split in files.items():
-    table = _tables.Csv(folder / f"{file}.csv", _COLUMNS)
+    table = _tables.Csv(file, _COLUMNS)
     for number, (offset, row) in enumerate(table.scan()):
-      key = f"{file}-{number}" if isinstance(row, BadRecord) else _article(row["Figure_path"])
+      key = f"{file.stem}-{number}" if isinstance(row, BadRecord) else _article(row["Figure_path"])
       yield Placed((table, offset, f"{split}-{number}"), key, split)
 
 

@@ -83,21 +83,18 @@ class Source(_source.Base[Line]):
 
   def __init__(self, *, root: str, split: str):
     self._root = _source.folder(root)
-    if (self._root / "qa.jsonl").is_file():
-      rows = _tables.objects(self._root / "qa.jsonl")
-    else:
-      self._root = _source.first_of(
-        self._root, "dataset_metadata.csv", "data/dataset_metadata.csv"
-      ).parent
-      rows = self._published()
-    super().__init__((Placed(row, row["group"]) for row in rows), split)
+    names = ("qa.jsonl", "dataset_metadata.csv", "data/dataset_metadata.csv")
+    file = _source.first_of(self._root, *names)
+    self._root = file.parent
+    rows = _tables.objects(file) if file.suffix == ".jsonl" else self._published(file)
+    super().__init__((Placed(row, row["group"]) for row in rows), split, [file])
 
   def _record(self, item: Line) -> dict[str, Any]:
     return _source.from_qa_line(item, self._root)
 
-  def _published(self) -> Iterator[dict[str, Any]]:
+  def _published(self, table: Path) -> Iterator[dict[str, Any]]:
     clips = {path.stem: path for path in sorted((self._root / "pocus_videos").rglob("*.*"))}
-    for row in _tables.small(self._root / "dataset_metadata.csv", _COLUMNS):
+    for row in _tables.small(table, _COLUMNS):
       path = clips.get(row["Filename"], clips.get(Path(row["Filename"]).stem))
       if row["Type"] == "video" and path is not None:
         yield from questions(row, str(path.relative_to(self._root)))

@@ -52,7 +52,8 @@ class Source(_source.Base[Mapping[str, Any]]):
     self._explain = explain
     folder = _source.folder(root)
     files = sorted(folder.glob("pubmedqa_*.jsonl"))
-    super().__init__(_lines(files) if files else _published(folder), split)
+    found = _lines(files) if files else _published(*(files := _published_files(folder)))
+    super().__init__(found, split, files)
 
   def _record(self, item: Mapping[str, Any]) -> dict[str, Any]:
     name, question, context, answer = _tables.need(item, "id", "question", "context", "answer")
@@ -69,10 +70,14 @@ def _lines(files: list[Path]) -> Iterator[Placed[Mapping[str, Any]]]:
       yield Placed(row, row["id"], split)
 
 
-def _published(folder: Path) -> Iterator[Placed[Mapping[str, Any]]]:
-  folder = _source.first_of(folder, "ori_pqal.json", "data/ori_pqal.json").parent
-  tested = _tables.load(folder / "test_ground_truth.json")
-  for number, found in _tables.load(folder / "ori_pqal.json").items():
+def _published_files(folder: Path) -> list[Path]:
+  questions = _source.first_of(folder, "ori_pqal.json", "data/ori_pqal.json")
+  return [questions, questions.parent / "test_ground_truth.json"]
+
+
+def _published(questions: Path, test: Path) -> Iterator[Placed[Mapping[str, Any]]]:
+  tested = _tables.load(test)
+  for number, found in _tables.load(questions).items():
     row = {
       "id": f"pubmedqa-{number}",
       "question": found.get("QUESTION"),

@@ -57,7 +57,8 @@ class Source(_source.Base[Mapping[str, Any]]):
     if unknown := sorted(set(languages) - set(LANGUAGES)):
       raise ValueError(f"languages {unknown}; there are {', '.join(LANGUAGES)}")
     self._root = _source.first_of(_source.folder(root), "train.json", "Slake1.0/train.json").parent
-    super().__init__(_rows(self._root, languages), split)
+    files = {_source.first_of(self._root, *names): part for part, names in _FILES.items()}
+    super().__init__(_rows(files, languages), split, files)
 
   def _record(self, item: Mapping[str, Any]) -> dict[str, Any]:
     name, image, question, answer = _tables.need(item, "qid", "img_name", "question", "answer")
@@ -68,8 +69,10 @@ class Source(_source.Base[Mapping[str, Any]]):
     return {**made, "group": str(item.get("img_id")), **({"answer_type": kind} if kind else {})}
 
 
-def _rows(root: Path, languages: Sequence[str]) -> Iterator[Placed[Mapping[str, Any]]]:
-  for split, names in _FILES.items():
-    for row in _tables.listing(_source.first_of(root, *names)):
+def _rows(
+  files: Mapping[Path, str], languages: Sequence[str]
+) -> Iterator[Placed[Mapping[str, Any]]]:
+  for path, split in files.items():
+    for row in _tables.listing(path):
       if row.get("q_lang") in languages:
         yield Placed(row, str(row.get("img_id")), split)

@@ -75,10 +75,9 @@ class Source(_source.Base[Item]):
 
   def __init__(self, *, root: str, split: str, organs: Sequence[str]):
     self._root = _source.folder(root)
-    if _source.first_of(self._root, "qa.jsonl", "meta.csv").name == "qa.jsonl":
-      super().__init__(self._lines(organs), split)
-    else:
-      super().__init__(self._published(organs), split)
+    file = _source.first_of(self._root, "qa.jsonl", "meta.csv")
+    rows = self._lines if file.suffix == ".jsonl" else self._published
+    super().__init__(rows(file, organs), split, [file])
 
   def _record(self, item: Item) -> dict[str, Any]:
     if isinstance(item, dict):
@@ -91,13 +90,13 @@ class Source(_source.Base[Item]):
     made = _source.record(f"ts-{path.parent.name}-{organ}", question, answer, media)
     return {**made, "answer_type": "closed", "group": path.parent.name, "derived": True}
 
-  def _lines(self, organs: Sequence[str]) -> Iterator[Placed[Item]]:
-    for row in _tables.objects(self._root / "qa.jsonl"):
+  def _lines(self, file: Path, organs: Sequence[str]) -> Iterator[Placed[Item]]:
+    for row in _tables.objects(file):
       if row["id"].rpartition("-")[2] in organs:
         yield Placed(row, _stem(row["volume"]))
 
-  def _published(self, organs: Sequence[str]) -> Iterator[Placed[Item]]:
-    for row in _tables.small(self._root / "meta.csv", ("image_id", "split"), ";"):
+  def _published(self, file: Path, organs: Sequence[str]) -> Iterator[Placed[Item]]:
+    for row in _tables.small(file, ("image_id", "split"), ";"):
       folder = self._root / row["image_id"]
       masked = [o for o in organs if (folder / f"segmentations/{o}.nii.gz").is_file()]
       for name, modality in _VOLUMES.items():

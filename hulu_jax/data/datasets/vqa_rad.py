@@ -60,7 +60,9 @@ class Source(_source.Base[Line]):
       found = _tables.objects(file)
     else:
       found = _published(_tables.listing(file))
-    super().__init__((Placed(row, row["group"], row["source_split"]) for row in found), split)
+    super().__init__(
+      (Placed(row, row["group"], row["source_split"]) for row in found), split, [file]
+    )
 
   def _record(self, item: Line) -> dict[str, Any]:
     return _source.from_qa_line(item, self._root)

@@ -9,7 +9,7 @@ from hulu_jax.core import plugins
 from hulu_jax.data.datasets import _card
 
 # Plugins that read a format, not a set: the user's own data, or data that is drawn.
-FORMATS = {"jsonl", "json_list", "synthetic_disc", "shards", "array_record", "parquet"}
+FORMATS = {"jsonl", "json_list", "synthetic_disc", "prepared", "parquet"}
 SETS = sorted(set(plugins.names(_card.PACKAGE)) - FORMATS)
 
 
