@@ -129,12 +129,19 @@ def _guarded(
   with privacy.keyed(key), quiet():
     file = privacy.file_hash(path)
     try:
-      return do(path, None if root is None else Path(root))
+      return _typed(lambda: do(path, None if root is None else Path(root)))
     except BadRecord as error:
       bad = error.at(file)
-    except Exception as error:  # the last resort: a reader names what it knows to go wrong
-      bad = BadRecord("format", f"it cannot be read ({type(error).__name__})", file)
   raise bad  # out here, so that the library's own exception is not its context
+
+
+def _typed(do: Callable[[], _Result]) -> _Result:
+  try:
+    return do()
+  except BadRecord:
+    raise
+  except Exception as error:  # the last resort: a reader names what it knows to go wrong
+    raise BadRecord("format", f"it cannot be read ({type(error).__name__})") from None
 
 
 def _read(path: Path, options: Options, preset: str, limits: Limits, root: Path | None) -> Media:
