@@ -102,7 +102,7 @@ class Builder:
 
   def _read_path(self, item: Mapping[str, Any]) -> Media:
     path = item["path"]
-    if not isinstance(path, str):
+    if not isinstance(path, (str, Path)):
       raise BadRecord("format", f"a path of type {type(path).__name__}; expected text")
     return self.reader(
       path if self.root is None else self.root / path,
