@@ -161,8 +161,9 @@ def _provenance(
     "reader": library,
     "file": privacy.file_hash(path),
   }
+  given = vars(options)
   for field in dataclasses.fields(Options):
-    value = dataclasses.asdict(options)[field.name]
+    value = given[field.name]
     if value != field.default:
       record[f"options.{field.name}"] = _plain(value)
   return record
