@@ -3,8 +3,8 @@
   hulu train --config=experiments/quickstart.py --workdir=runs/quickstart
   hulu evaluate --workdir=runs/quickstart --benchmark=synthetic_disc
 
-Seed 0, two CPU cores, 260 seconds: text 0.84, presence 0.88, quadrant 0.89, third of a volume 0.86,
-third of a cine 0.82 (300 questions each, held-out files); benchmarks/RESULTS.md has three seeds.
+Seed 0, two CPU cores: text 0.92, presence 0.87, quadrant 0.86, third of a volume
+0.90, third of a cine 0.83 (300 questions each, held-out files); see benchmarks/RESULTS.md.
 """
 
 import ml_collections
@@ -65,7 +65,7 @@ def get_config():
       disc("3D", 0.12, size=8300, pool=1000, fade=0.45),
       disc("video", 0.12, size=8300, pool=1000, fade=0.45),
     ),
-    "lookahead": 4,
+    "lookahead": 16,
     "patience": 1000,
     "threads": 1,
     "prefetch": 4,
