@@ -71,23 +71,8 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   if frames.shape[1:3] == size:
     return frames
   out = np.empty((len(frames), *size, frames.shape[3]), np.uint8)
-  turned = frames.shape[3] == 1 and frames.strides[1] < frames.strides[2]
   for frame, place in zip(frames, out, strict=True):
-    if turned:
-      place[...] = _resize_turned(frame[..., 0].T, size).T[..., None]
-    else:
-      picture = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
-      resized = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
-      place[...] = resized.reshape(place.shape)
+    picture = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
+    resized = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
+    place[...] = resized.reshape(place.shape)
   return out
-
-
-def _resize_turned(columns: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """[W, H] -> [width, height], the transpose of what Pillow makes of the picture itself.
-
-  NIfTI stores slices by column.  Pillow resizes along rows first and rounds before it goes down the
-  columns; in that order, in two calls, the transposed picture gives the same bits without a copy.
-  """
-  height, width = size
-  across = Image.fromarray(columns).resize((columns.shape[1], width), Image.Resampling.BICUBIC)
-  return np.asarray(across.resize((height, width), Image.Resampling.BICUBIC))
