@@ -74,8 +74,7 @@ def train(
     for step in range(int(state.step) + 1, cfg.steps + 1):
       packed = next(data, None)
       if packed is None:
-        finish(*pending) if pending else None
-        raise _ended(step - 1, state, cfg, checkpoints, data)
+        break
       watch(step, packed)
       state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
       if pending:
@@ -85,13 +84,16 @@ def train(
         checkpoints.save(step, state, data)
     if pending:
       finish(*pending)
+    if int(state.step) < cfg.steps:
+      raise _ended(state, cfg, checkpoints, data)
   return state
 
 
 def _ended(
-  done: int, state: TrainState, cfg: ConfigDict, checkpoints: Checkpoints, data: Any
+  state: TrainState, cfg: ConfigDict, checkpoints: Checkpoints, data: grain.DatasetIterator
 ) -> ValueError:
   """Saves what was learned; the schedule was made for more steps, so this is an error."""
+  done = int(state.step)
   checkpoints.wait()
   if done and checkpoints.latest != done:
     checkpoints.save(done, state, data)

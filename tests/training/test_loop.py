@@ -150,3 +150,18 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, monkeypatch):
   monkeypatch.setitem(presets.PRESETS, "tiny", dataclasses.replace(presets.TINY, decoder=wider))
   with pytest.raises(ValueError, match=r"another architecture: decoder/layers/down is \(3, 176"):
     run(cfg, tmp_path)
+
+
+def test_data_that_end_early_are_an_error_after_a_checkpoint(tmp_path):
+  """One epoch of 40 texts is fewer steps than asked for; asked for as many, the run is whole."""
+  cfg = config(mesh={"data": 8}, steps=50)
+  cfg.data.mixture = (cfg.data.mixture[0],)
+  with cfg.data.mixture[0].unlocked():
+    cfg.data.mixture[0].update(size=40, epochs=1)
+  seen = {}
+  with pytest.raises(ValueError, match="the data ended after [0-9]+ steps, config.steps = 50"):
+    loop.train(cfg, tmp_path, lambda step, scalars: seen.__setitem__(step, scalars))
+  done = max(seen)
+  assert sorted(seen) == list(range(1, done + 1)) and done < 50
+  cfg.steps = done
+  assert int(loop.train(cfg, tmp_path, lambda step, scalars: None).step) == done
