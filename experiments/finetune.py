@@ -71,6 +71,13 @@ def get_config(size="hulu-7b"):
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = _MESHES[size]
   c.compute = {"dtype": "bfloat16", "vision_remat": "full", "decoder_remat": "full"}
+  # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
+  c.compute.kernels = {
+    "visual_tokenizer": "auto",
+    "token_compaction": "auto",
+    "encoder_attention": "auto",
+    "decoder_attention": "auto",
+  }
   c.trainable = ".*"
   # VideoLLaMA3's published rates for its later stages; Hulu-Med's own are not published.
   c.optimizer = {
@@ -124,7 +131,7 @@ def get_config(size="hulu-7b"):
   c.shapes = _TINY if size == "tiny" else _SHAPES
   c.checkpoint = {"every": 200, "keep": 3}
   if size == "tiny":
-    c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
+    c.compute.update(dtype="float32", vision_remat="none", decoder_remat="none")
     c.optimizer.learning_rates = {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3}
     c.policy.max_tokens = 64
     c.policy.min_tokens = 1

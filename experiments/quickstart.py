@@ -20,6 +20,13 @@ def get_config():
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
+  # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
+  c.compute.kernels = {
+    "visual_tokenizer": "auto",
+    "token_compaction": "auto",
+    "encoder_attention": "auto",
+    "decoder_attention": "auto",
+  }
   c.trainable = ".*"
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},

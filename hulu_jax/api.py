@@ -23,6 +23,7 @@ from hulu_jax.data.vision import Policy
 from hulu_jax.inference import generate as generate_lib
 from hulu_jax.inference import prompts as prompts_lib
 from hulu_jax.inference.sample import Sampling
+from hulu_jax.kernels import choice
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
@@ -171,7 +172,12 @@ def load(
     )
   if config.vision.patch != policy.patch:
     raise ValueError(f"{source}: patches of {config.vision.patch}, media come in {policy.patch}")
-  compute = Compute(dtype=jnp.dtype(dtype), vision_remat="none", decoder_remat="none")
+  compute = Compute(
+    dtype=jnp.dtype(dtype),
+    vision_remat="none",
+    decoder_remat="none",
+    kernels=choice.automatic(jax.default_backend()),
+  )
   words = _find_tokenizer(path, None if tokenizer is None else Path(tokenizer), config)
   return Model(params, config, policy, words, compute, where)
 

@@ -144,7 +144,7 @@ def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
   run = {
     "config": json.loads(cfg.to_json_best_effort()),
     "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "parameters": P.count(build.build(cfg).specs),
+    "parameters": P.count(build.build(cfg, platform=jax.default_backend()).specs),
     "devices": [d.device_kind for d in jax.devices()],
     "seconds": before + seconds,
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -1,6 +1,6 @@
 """Logical axis names to mesh axes, in one table; nothing else in the project names a mesh axis."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 from typing import Any
 
@@ -86,6 +86,27 @@ def spec(axes: tuple[str | None, ...]) -> jax.P | None:
   if mesh.empty or AxisType.Explicit not in mesh.axis_types:
     return None
   return _translate(axes)
+
+
+def per_shard(
+  f: Callable[..., Any],
+  inputs: tuple[tuple[str | None, ...], ...],
+  outputs: tuple[tuple[str | None, ...], ...],
+) -> Callable[..., Any]:
+  """`f` on each device's own part of its arguments, for kernels that know no mesh.
+
+  inputs, outputs: the logical axes of every array argument and of every result (f returns a tuple).
+  An argument without a batch axis is whole on every device; its gradient is summed over them.
+  Without an explicit mesh, f itself.
+  """
+  if spec(inputs[0]) is None:
+    return f
+  return jax.shard_map(
+    f,
+    in_specs=tuple(_translate(axes) for axes in inputs),
+    out_specs=tuple(_translate(axes) for axes in outputs),
+    check_vma=False,  # interpreted kernels fail the check on CPU, whatever they are told
+  )
 
 
 def _translate(axes: tuple[str | None, ...]) -> jax.P:

@@ -7,6 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.kernels import choice
+from hulu_jax.kernels.choice import Kernels
+
 # Named so that "save_attention" can keep exactly these activations.
 ATTENTION = "attention"
 
@@ -24,11 +27,13 @@ REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
-  """How to run a model, apart from what it is: dtype of activations, what backward recomputes."""
+  """How to run a model, apart from what it is: dtype of activations, what backward recomputes,
+  which implementation of every kernel."""
 
   dtype: Any
   vision_remat: str
   decoder_remat: str
+  kernels: Kernels
 
   def __post_init__(self) -> None:
     for name in (self.vision_remat, self.decoder_remat):
@@ -36,7 +41,9 @@ class Compute:
         raise ValueError(f"unknown remat {name!r}; there are: {', '.join(REMAT)}")
 
 
-FLOAT32 = Compute(dtype=jnp.float32, vision_remat="none", decoder_remat="none")
+FLOAT32 = Compute(
+  dtype=jnp.float32, vision_remat="none", decoder_remat="none", kernels=choice.REFERENCE
+)
 
 
 def over_layers(

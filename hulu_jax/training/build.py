@@ -17,6 +17,7 @@ from hulu_jax.data import settings
 from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import StepShape
 from hulu_jax.data.vision import Policy
+from hulu_jax.kernels import choice
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
@@ -66,8 +67,8 @@ class Program:
     )
 
 
-def build(cfg: ConfigDict) -> Program:
-  """Reads an experiment.
+def build(cfg: ConfigDict, *, platform: str) -> Program:
+  """Reads an experiment; platform: where it will run, as JAX calls it ("cpu", "tpu", "gpu").
 
   Raises:
     ValueError: numbers that cannot be meant; the message names the key.
@@ -89,6 +90,7 @@ def build(cfg: ConfigDict) -> Program:
     dtype=jnp.dtype(cfg.compute.dtype),
     vision_remat=cfg.compute.vision_remat,
     decoder_remat=cfg.compute.decoder_remat,
+    kernels=choice.resolve(cfg.compute.kernels.to_dict(), platform),
   )
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(rates, cfg.steps)

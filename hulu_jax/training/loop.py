@@ -48,7 +48,7 @@ def train(
   report: gets (step, scalars) every `cfg.report_every` steps, one step late; first process only.
   watch: gets (step, this process's rows) before every step.
   """
-  program = build_lib.build(cfg)
+  program = build_lib.build(cfg, platform=jax.default_backend())
   mesh = sharding.make_mesh(cfg.mesh)
   program.check(mesh)
   datasets = mixture.sources(cfg.data.mixture)

@@ -1,15 +1,15 @@
 """A mixed batch small enough for every test, and the conversations it is packed from."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
-from hulu_jax.models.scan import Compute
+from hulu_jax.models.scan import FLOAT32
 from hulu_jax.training import optimizer as optimizer_lib
 
 # No length of a batch equals a length of a parameter (or a shard of one), so that an array in the
@@ -22,8 +22,8 @@ SHAPE = StepShape(
   groups=(Group(2, 18, 3, 1), Group(2, 19, 1, 1), Group(2, 36, 1, 2), Group(1, 20, 3, 2)),
 )
 MERGES = tuple(g.merge for g in SHAPE.groups)
-PLAIN = Compute(dtype=jnp.float32, vision_remat="none", decoder_remat="none")
-REMAT = Compute(dtype=jnp.float32, vision_remat="full", decoder_remat="save_attention")
+PLAIN = FLOAT32
+REMAT = dataclasses.replace(PLAIN, vision_remat="full", decoder_remat="save_attention")
 # A gradient can be read off the optimizer's first moment: no clipping, and b1 = 0.5 halves it.
 SETTINGS = optimizer_lib.Settings(
   learning_rates={"vision": 1e-3, "projector": 2e-3, "decoder": 3e-3},

@@ -40,7 +40,7 @@ def places(state):
 
 
 def check(cfg, mesh):
-  program = build_lib.build(cfg)
+  program = build_lib.build(cfg, platform="cpu")
   key = jax.eval_shape(lambda: jax.random.key(0))
   with jax.sharding.use_abstract_mesh(mesh):
     state = jax.eval_shape(program.init, key)

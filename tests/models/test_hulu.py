@@ -1,5 +1,7 @@
 """The whole model on a mixed batch: packing isolates, padding is inert, any mesh agrees."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,6 @@ from hulu_jax.data import packing
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models import scan
-from hulu_jax.models.scan import Compute
 from hulu_jax.training import step as step_lib
 from tests.models import mixed as shared
 
@@ -101,7 +102,7 @@ def loss_and_grads(quick):
   """remat -> compiled (params, batch) -> ((loss, sums), grads)."""
 
   def make(remat: str):
-    compute = Compute(dtype=jnp.float32, vision_remat=remat, decoder_remat=remat)
+    compute = dataclasses.replace(scan.FLOAT32, vision_remat=remat, decoder_remat=remat)
     loss = step_lib.make_loss(presets.TINY, shared.MERGES, compute, 1)
 
     def of_all(w, batch):
@@ -186,7 +187,7 @@ def test_a_step_keeps_every_sharding(run_on_2x2x2, params, mesh_2x2x2):
 
 
 def test_activations_in_bfloat16_stay_close(params, mixed, logits, quick):
-  compute = Compute(dtype=jnp.bfloat16, vision_remat="none", decoder_remat="none")
+  compute = dataclasses.replace(scan.FLOAT32, dtype=jnp.bfloat16)
 
   def forward(w, batch):
     return hulu.logits(w, batch, shared.MERGES, presets.TINY, compute)

@@ -1,5 +1,6 @@
 """The parts of the model against their definitions, written as loops."""
 
+import dataclasses
 import math
 
 import jax
@@ -15,7 +16,7 @@ from hulu_jax.models import projector
 from hulu_jax.models import rope
 from hulu_jax.models import vision
 from hulu_jax.models.config import HuluConfig
-from hulu_jax.models.scan import Compute
+from hulu_jax.models.scan import FLOAT32
 
 
 def draw(seed, *shape):
@@ -148,7 +149,7 @@ def test_the_projector_uses_the_exact_gelu():
 
 def test_what_cannot_be_built_is_refused():
   with pytest.raises(ValueError, match="unknown remat 'half'; there are: none, full"):
-    Compute(dtype=jnp.float32, vision_remat="half", decoder_remat="none")
+    dataclasses.replace(FLOAT32, vision_remat="half")
   tiny = presets.TINY
   odd = type(tiny.vision)(**{**vars(tiny.vision), "head_dim": 18})
   with pytest.raises(ValueError, match="vision head_dim 18 must divide by 4"):

@@ -12,7 +12,6 @@ from typing import Any
 
 import einops
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,10 +23,9 @@ from hulu_jax.data.schema import StepShape
 from hulu_jax.data.schema import Visual
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
-from hulu_jax.models.scan import Compute
+from hulu_jax.models.scan import FLOAT32
 from hulu_jax.weights import load
 
-COMPUTE = Compute(dtype=jnp.float32, vision_remat="none", decoder_remat="none")
 IMAGE, VIDEO, VOCAB = 125, 126, 128
 SEED = 7
 
@@ -281,7 +279,7 @@ class Pair:
       assert packer.add(example), packing.refusal(example, shape)
     batch = packer.batch()
     merges = tuple(group.merge for group in shape.groups)
-    logits = np.asarray(_logits(self.params, batch, merges, self.config, COMPUTE))
+    logits = np.asarray(_logits(self.params, batch, merges, self.config, FLOAT32))
     places = [(r, s) for r in range(shape.rows) for s in range(1, batch.segments[r].max() + 1)]
     found = zip(packer.examples, places, strict=True)
     return {example.id: logits[r][batch.segments[r] == s] for example, (r, s) in found}

@@ -43,9 +43,8 @@ def test_encoder_and_pooled_features(pair, pictures, as_torch):
     their_pooled = model(**as_torch(visuals)).last_hidden_state
   hook.remove()
 
-  compute = scan.Compute(dtype=np.float32, vision_remat="none", decoder_remat="none")
   groups = _groups(visuals, padding=4)
-  ours = _forward(pair.params["vision"], *groups, pair.config.vision, compute)
+  ours = _forward(pair.params["vision"], *groups, pair.config.vision, scan.FLOAT32)
   sizes = [segments.size for segments in groups[1]]
   kept = np.concatenate([segments.ravel() > 0 for segments in groups[1]])
   np.testing.assert_allclose(ours[0][kept], seen[0], rtol=0, atol=TOLERANCE)

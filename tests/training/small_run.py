@@ -43,6 +43,12 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.tokenizer = folder
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
+  c.compute.kernels = {
+    "visual_tokenizer": "auto",
+    "token_compaction": "auto",
+    "encoder_attention": "auto",
+    "decoder_attention": "auto",
+  }
   c.trainable = ".*"
   c.optimizer = {
     "learning_rates": {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3},

@@ -3,7 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
-from hulu_jax.models.scan import Compute
+from hulu_jax.models.scan import FLOAT32
 from hulu_jax.training import losses
 from hulu_jax.training import step as step_lib
 from tests.training import small_run
@@ -33,7 +32,6 @@ BIG = StepShape(
   visual=60,
   groups=(Group(4, 12, 3, 1), Group(1, 16, 1, 2), Group(4, 16, 3, 2)),
 )
-COMPUTE = Compute(dtype=jnp.float32, vision_remat="none", decoder_remat="none")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +105,7 @@ def loss_by_record(params, batch, merges, held, quick):
   """Id -> losses of its supervised positions, in order."""
 
   def forward(w, b):
-    scores = hulu.supervised_logits(w, b, merges, presets.TINY, COMPUTE)
+    scores = hulu.supervised_logits(w, b, merges, presets.TINY, FLOAT32)
     return losses.token_losses(scores, hulu.take_rows(b.targets, b.loss_index))
 
   per_position = np.asarray(jax.jit(forward, compiler_options=quick)(params, batch))
@@ -143,7 +141,7 @@ def test_gradients_are_those_of_the_records_alone(fresh_tiny, planned, quick):
   nothing = jax.tree.map(lambda _: None, fresh_tiny)
 
   def gradient(batch, merges):
-    loss = step_lib.make_loss(presets.TINY, merges, COMPUTE, 1)
+    loss = step_lib.make_loss(presets.TINY, merges, FLOAT32, 1)
     grad = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=quick)
     (value, _), grads = grad(fresh_tiny, nothing, batch)
     return float(value), grads
