@@ -5,7 +5,7 @@
 Reads the licensed samples beside the repository (`SOURCE.txt` and `LICENSE.txt` in each folder say
 what they are), shows them as `media.read` and the policy of the released model do, and prints
 Markdown tables; every measure is defined in `retention_measures.py`.  All places are seeded.  About
-three minutes on one core.  With --picture it draws docs/compression.png.
+two minutes on one core.  With --picture it draws docs/compression.png.
 """
 
 import argparse
@@ -97,9 +97,13 @@ def names(thresholds: Sequence[float], against: str) -> list[str]:
 def print_change(scan: Scan, organ: str, shown: Shown, inside: np.ndarray) -> None:
   """How much the tokens of an organ change by themselves, in HU or grey levels."""
   found = measures.changes(shown)[inside[1:]]
-  low, middle, high = np.percentile(found, (10, 50, 90)) if found.size else [float("nan")] * 3
+  if not found.size:
+    print(f"\n{scan.name}, {organ}: no token is inside.")
+    return
+  low, middle, high = np.percentile(found, (10, 50, 90))
+  unit = "grey levels" if shown.media.window is None else "HU"
   print(
-    f"\n{scan.name}, {organ}: {found.size} tokens change by {middle:.1f} from frame to frame"
+    f"\n{scan.name}, {organ}: {found.size} tokens change by {middle:.1f} {unit} from frame to frame"
     f" (median; 10 % by less than {low:.1f}, 10 % by more than {high:.1f})."
   )
 

@@ -43,7 +43,7 @@ def draw(
   compared = (
     ("hulumed: 12.75 grey levels = 20 HU", Compression(mode="hulumed")),
     ("fixed, 8 HU", Compression(mode="fixed", grey=8, hu=8)),
-    ("fixed, 5 HU", Compression(mode="fixed", grey=5, hu=5)),
+    ("fixed, 3 HU", Compression(mode="fixed", grey=3, hu=3)),
   )
   _slices(bottom, scan, scan.masks[organ], options, compared)
   fig.savefig(path, format="png", pil_kwargs={"optimize": True})

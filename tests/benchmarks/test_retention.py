@@ -151,6 +151,14 @@ def test_some_tokens_are_judged_as_within_the_whole_frame(mode):
   assert 0 < whole[1:].mean() and (mode == "videollama3" or whole[1:].mean() < 1)
 
 
+def test_the_change_of_a_token_is_told_in_hu():
+  values = np.full((112, 112, 3), 40, np.int16)
+  values[..., 1] = 60
+  shown = scans.show(scan(values, np.eye(4)), ABDOMEN)
+  # One grey level of the abdomen window is 400 / 255 HU.
+  np.testing.assert_allclose(measures.changes(shown), np.full((2, 16), 20), atol=400 / 255)
+
+
 def test_only_what_moves_is_the_moving_region():
   tokens = np.zeros((4, 3, 10), np.uint8)
   tokens[::2, 1, :5] = 30
