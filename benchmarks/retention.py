@@ -329,6 +329,8 @@ def main() -> None:
   parser.add_argument("--data", type=Path, default=DATA, help="the folder of licensed samples")
   parser.add_argument("--picture", type=Path, help="where to write the figure")
   args = parser.parse_args()
+  if not args.data.is_dir():
+    parser.error(f"{args.data} is no folder; expected the samples that docs/compression.md names")
   ct, mr = scans.ct(args.data), scans.mr(args.data)
   print_scans([*ct, *mr])
   for scan in ct:

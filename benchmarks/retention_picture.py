@@ -34,7 +34,7 @@ def draw(
   """options: as the scan is shown; cases: lesions of `organ` by the label to draw, with modes named
   "threshold against"; whole: kept fractions of all tokens by the same modes."""
   fig = figure.Figure(figsize=(10.5, 6.6), dpi=100, layout="constrained")
-  top, bottom = fig.subfigures(2, 1, height_ratios=[1, 1.1])
+  top, bottom = fig.subfigures(2, 1, height_ratios=[1, 1.1], squeeze=False)[:, 0]
   left, right = top.subplots(1, 2, sharey=True)
   for against, ax in zip(("previous", "last_kept"), (left, right), strict=True):
     _curves(ax, against, cases, whole)

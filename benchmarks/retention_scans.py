@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import dataclasses
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import einops
 import nibabel
@@ -130,7 +130,7 @@ def onto(mask: np.ndarray, affine: np.ndarray, voxels: Voxels) -> np.ndarray:
 
 def nifti_voxels(path: Path, options: Options) -> Voxels:
   """A NIfTI volume of whole numbers as `media.read` has it before display."""
-  image = nibabel.load(path)
+  image: Any = nibabel.load(path)
   values = np.asarray(image.dataobj)
   affine = np.asarray(image.affine, np.float64)
   return Voxels(values, affine, geometry.steps_mm(affine), look=intensity.declared(options))
@@ -145,7 +145,7 @@ def organs(
   path: Path, voxels: Voxels, labels: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
   """Masks of the labels that a file has, and of all its labels together, on a scan's voxels."""
-  image = nibabel.load(path)
+  image: Any = nibabel.load(path)
   found = onto(np.asarray(image.dataobj), np.asarray(image.affine, np.float64), voxels)
   masks = {name: np.isin(found, numbers) for name, numbers in labels.items()}
   if len(masks) > 1:

@@ -1,5 +1,6 @@
 """The measures of `benchmarks/retention.py` on scans whose answers are known by hand."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -157,6 +158,19 @@ def test_the_change_of_a_token_is_told_in_hu():
   shown = scans.show(scan(values, np.eye(4)), ABDOMEN)
   # One grey level of the abdomen window is 400 / 255 HU.
   np.testing.assert_allclose(measures.changes(shown), np.full((2, 16), 20), atol=400 / 255)
+
+
+def test_tokens_and_masks_are_those_of_the_data_pipeline():
+  rng = np.random.default_rng(0)
+  values = (40 + 12 * rng.standard_normal((112, 112, 6))).astype(np.int16)
+  compression = Compression(mode="fixed", grey=1, hu=13.5)
+  made = scan(values, np.eye(4))
+  shown = scans.show(made, ABDOMEN)
+  policy = dataclasses.replace(vision.HULUMED, compression=compression)
+  keep = vision.visuals([shown.media], policy)[0].keep
+  found = measures.kept(shown.tokens, compression, shown.media.window)
+  assert 0.2 < found[1:].mean() < 0.8 and found.any(axis=1).all()
+  np.testing.assert_array_equal(found, keep)
 
 
 def test_only_what_moves_is_the_moving_region():
