@@ -42,6 +42,10 @@ decoder.serve()
 """
 
 
+class _Killed(RuntimeError):
+  """A process that was killed before it was ready."""
+
+
 class Reader:
   """`read` in another process, one file at a time; a context manager.
 
@@ -145,6 +149,12 @@ class Reader:
     if self._process is not None and self._process.poll() is None:
       return self._process
     self._stop(0.0)
+    try:
+      return self._start()
+    except _Killed:  # from outside: nothing was read yet
+      return self._start()
+
+  def _start(self) -> subprocess.Popen[bytes]:
     # Decoders print to standard error what files say.
     self._process = subprocess.Popen(
       [sys.executable, "-c", _START],
@@ -160,7 +170,9 @@ class Reader:
       wire.receive(_taker(_pipe(self._process.stdout), _START_SECONDS))
     except (EOFError, BrokenPipeError, TimeoutError) as error:
       how = self._stop(_STOP_SECONDS)
-      raise RuntimeError(f"the decoder process did not start ({how})") from error
+      killed = how == signal.SIGKILL.name and not isinstance(error, TimeoutError)
+      kind = _Killed if killed else RuntimeError
+      raise kind(f"the decoder process did not start ({how})") from error
     return self._process
 
   def _stop(self, seconds: float) -> str:
