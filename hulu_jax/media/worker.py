@@ -31,6 +31,7 @@ from hulu_jax.media.types import Options
 
 _STRIKES = 2  # after which a file is not tried again
 _START_SECONDS = 120.0  # to import the decoders, on a busy machine
+_STARTS = 4  # of a process that is killed before it is ready
 _STOP_SECONDS = 2.0
 _CHUNK = 1 << 20
 # The interpreter's own search path may differ from this process's (a notebook, a test).
@@ -149,10 +150,10 @@ class Reader:
     if self._process is not None and self._process.poll() is None:
       return self._process
     self._stop(0.0)
-    try:
-      return self._start()
-    except _Killed:  # from outside: nothing was read yet
-      return self._start()
+    for _ in range(_STARTS - 1):
+      with contextlib.suppress(_Killed):  # from outside: nothing was read yet
+        return self._start()
+    return self._start()
 
   def _start(self) -> subprocess.Popen[bytes]:
     # Decoders print to standard error what files say.

@@ -115,8 +115,8 @@ def test_the_answer_is_that_of_read(reader, tmp_path, name, preset):
   there.frames[0] = 0  # as writable as any
 
 
-@pytest.mark.parametrize("kills", [1, 2])
-def test_a_process_killed_while_it_starts_is_started_once_more(tmp_path, monkeypatch, kills):
+@pytest.mark.parametrize("kills", [1, 4])
+def test_a_process_killed_while_it_starts_is_started_again(tmp_path, monkeypatch, kills):
   """By the kernel or an operator, while its imports take seconds: no file is to blame."""
   started, popen = [], subprocess.Popen
 
@@ -134,7 +134,7 @@ def test_a_process_killed_while_it_starts_is_started_once_more(tmp_path, monkeyp
     else:
       with pytest.raises(RuntimeError, match=r"did not start \(SIGKILL\)"):
         reader.read(tmp_path / "a.npy")
-  assert len(started) == 2
+  assert len(started) == min(kills + 1, 4)
 
 
 def test_a_bad_record_comes_over_as_it_is(reader, tmp_path, monkeypatch):
