@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from hulu_jax.kernels import choice
+from hulu_jax.kernels.attention import names
 from hulu_jax.kernels.choice import Kernels
 
-# Named so that "save_attention" can keep exactly these activations.
-ATTENTION = "attention"
+# Named so that "save_attention" can keep exactly these activations; attention itself names what
+# its own backward needs.
+ATTENTION = names.SAVED
 
 REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
   "none": lambda layer: layer,

@@ -24,6 +24,8 @@ from hulu_jax.models.scan import Compute
 
 # One patch group of a batch: patches, segments and places (see `forward`).
 Group = tuple[jax.Array, jax.Array, jax.Array]
+# (q, k, v), each [batch, all patches, heads, head_dim] -> attended, the same shape
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def specs(c: VisionConfig) -> P.Specs:
@@ -83,31 +85,17 @@ def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: Any) 
 
 
 def layer(
-  w: P.Params, x: jax.Array, angles: jax.Array, masks: tuple[jax.Array, ...], c: VisionConfig
+  w: P.Params, x: jax.Array, angles: jax.Array, attend: Attend, c: VisionConfig
 ) -> jax.Array:
-  """One pre-norm block.  x: [batch, seq, embed]; masks[g]: bool [batch, slots, size, size]."""
+  """One pre-norm block.  x: [batch, seq, embed]; angles: [batch, seq, head_dim / 2]."""
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
   q, k, v = (einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
-  a = _attend_in_slots(rope.rotate(q, angles), rope.rotate(k, angles), v, masks)
+  a = attend(rope.rotate(q, angles), rope.rotate(k, angles), v)
   a = checkpoint_name(a, scan.ATTENTION)
   x = x + einsum("bshd,hde->bse", a, w["o"]) + w["o_bias"].astype(x.dtype)
   h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
   h = jax.nn.gelu(einsum("bse,em->bsm", h, w["up"]) + w["up_bias"].astype(h.dtype))
   return x + einsum("bsm,me->bse", h, w["down"]) + w["down_bias"].astype(x.dtype)
-
-
-def _attend_in_slots(
-  q: jax.Array, k: jax.Array, v: jax.Array, masks: tuple[jax.Array, ...]
-) -> jax.Array:
-  out, start = [], 0
-  for mask in masks:
-    slots, size = mask.shape[1:3]
-    here = (t[:, start : start + slots * size] for t in (q, k, v))
-    own_q, own_k, own_v = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in here)
-    seen = attention.attend(own_q, own_k, own_v, mask)
-    out.append(einops.rearrange(seen, "b s n h d -> b (s n) h d"))
-    start += slots * size
-  return jnp.concatenate(out, axis=1)
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -189,10 +177,13 @@ def _encode(w: P.Params, groups: tuple[Group, ...], c: VisionConfig, compute: Co
   x = jnp.concatenate(embedded, axis=1)
   places = jnp.concatenate([_flat(hw) for _, _, hw in groups], axis=1)
   angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
-  masks = tuple(attention.same_segment(segments) for _, segments, _ in groups)
+  segments = tuple(own for _, own, _ in groups)
+
+  def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    return attention.in_slots(q, k, v, segments, compute.kernels.encoder_attention)
 
   def step(x: jax.Array, weights: P.Params) -> tuple[jax.Array, None]:
-    return layer(weights, x, angles, masks, c), None
+    return layer(weights, x, angles, attend, c), None
 
   return scan.over_layers(step, x, w["layers"], compute.vision_remat)[0]
 
