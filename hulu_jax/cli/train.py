@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 from pathlib import Path
@@ -20,6 +21,7 @@ from hulu_jax.cli import _progress
 from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
+from hulu_jax.kernels import choice
 from hulu_jax.training import build
 from hulu_jax.training import loop
 from hulu_jax.training import processes
@@ -113,6 +115,9 @@ def _refuse(error: Exception) -> int:
 
 def _train(args: _Arguments) -> None:
   cfg, started = args.config, time.monotonic()
+  kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
+  if processes.is_first():
+    print(f"kernels: {choice.described(kernels)}", file=sys.stderr)
   with contextlib.ExitStack() as stack:
     line = stack.enter_context(_progress.Line("train", cfg.steps)) if processes.is_first() else None
 
@@ -127,7 +132,7 @@ def _train(args: _Arguments) -> None:
 
     loop.train(cfg, args.workdir, report, watch)
   if processes.is_first():
-    _record(cfg, args.workdir, time.monotonic() - started)
+    _record(cfg, kernels, args.workdir, time.monotonic() - started)
 
 
 def _list_records(path: Path, step: int, packed: Packed) -> None:
@@ -137,7 +142,7 @@ def _list_records(path: Path, step: int, packed: Packed) -> None:
     file.write(json.dumps(line) + "\n")
 
 
-def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
+def _record(cfg: ConfigDict, kernels: choice.Kernels, workdir: Path, seconds: float) -> None:
   """Writes what ran into `run.json`; the seconds of a resumed run add up."""
   path = workdir / _RUN
   before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
@@ -145,6 +150,7 @@ def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
     "config": json.loads(cfg.to_json_best_effort()),
     "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     "parameters": P.count(build.build(cfg, platform=jax.default_backend()).specs),
+    "kernels": dataclasses.asdict(kernels),
     "devices": [d.device_kind for d in jax.devices()],
     "seconds": before + seconds,
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -34,7 +34,8 @@ REFERENCE = Kernels(
 )
 
 _XLA = dataclasses.replace(REFERENCE, encoder_attention="xla", decoder_attention="xla")
-DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _XLA, "gpu": _XLA}
+_SPLASH = dataclasses.replace(REFERENCE, encoder_attention="splash", decoder_attention="splash")
+DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _SPLASH, "gpu": _XLA}
 
 
 def automatic(platform: str) -> Kernels:
@@ -63,6 +64,11 @@ def resolve(wanted: Mapping[str, str], platform: str) -> Kernels:
   for operation, name in chosen.items():
     _check(operation, name, platform)
   return Kernels(**chosen)
+
+
+def described(kernels: Kernels) -> str:
+  """`operation=name` for every operation, in one line."""
+  return ", ".join(f"{op}={name}" for op, name in dataclasses.asdict(kernels).items())
 
 
 def _check(operation: str, name: str, platform: str) -> None:

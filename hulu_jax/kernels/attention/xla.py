@@ -16,6 +16,7 @@ import numpy as np
 
 from hulu_jax.kernels.attention import names
 from hulu_jax.kernels.attention import reference
+from hulu_jax.kernels.attention import rows as rows_lib
 
 # Queries and keys of one block at most.
 BLOCK = 512
@@ -41,8 +42,7 @@ def attention(
   *lead, n, heads, _ = q.shape
   if math.prod(lead) * heads * n * n <= LOGITS:
     return reference.attention(q, k, v, segments, causal=causal)
-  blocks = math.ceil(n / BLOCK)
-  block = 8 * math.ceil(n / blocks / 8)
+  block = rows_lib.block_size(n, most=BLOCK, multiple=8)
   return blockwise(q, k, v, segments, causal=causal, block=block)
 
 
@@ -50,12 +50,9 @@ def blockwise(
   q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, *, causal: bool, block: int
 ) -> jax.Array:
   """`attention` in blocks of `block` tokens, whatever the size."""
-  n = q.shape[-3]
-  rows = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
-  extra = -n % block
-  padded = [jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in rows]
-  numbers = jnp.pad(segments.reshape(-1, n), ((0, 0), (0, extra)))
-  return _attention(*padded, numbers, causal, block)[:, :n].reshape(q.shape)
+  (own_q, own_k, own_v), numbers = rows_lib.padded((q, k, v), segments, block)
+  out = _attention(own_q, own_k, own_v, numbers, causal, block)
+  return out[:, : q.shape[-3]].reshape(q.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
