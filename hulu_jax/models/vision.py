@@ -117,19 +117,19 @@ def forward(
 
   Attention never leaves a slot, so the encoder may run in passes over whole slots
   (`compute.vision_pass`).  Then backward keeps what a pass gives and recomputes what is inside it,
-  one pass at a time: memory follows the largest pass instead of all patches of a row.
+  one pass at a time: memory follows the largest pass instead of all patches of a row.  A row that
+  fits into one pass is not recomputed beyond what `compute.vision_remat` says.
   """
   groups = tuple(zip(patches, segments, hw, strict=True))
 
   def encode(groups: tuple[Group, ...]) -> jax.Array:
     return _encode(w, groups, c, compute)
 
-  if compute.vision_pass is None:
+  runs = passes(tuple((s.shape[1], s.shape[2]) for s in segments), compute.vision_pass)
+  if runs == (Run(0, len(groups), 1),):
     x = encode(groups)
   else:
-    # Each argument is differentiated through the checkpoint; `w` is closed over.
     one_pass = jax.checkpoint(encode)
-    runs = passes(tuple((s.shape[1], s.shape[2]) for s in segments), compute.vision_pass)
     x = jnp.concatenate([_in_passes(one_pass, groups[r.start : r.stop], r.times) for r in runs], 1)
   return layer_norm(x, w["norm"]["scale"], w["norm"]["bias"], c.norm_eps)
 
@@ -142,12 +142,15 @@ class Run(NamedTuple):
   times: int
 
 
-def passes(groups: tuple[tuple[int, int], ...], limit: int) -> tuple[Run, ...]:
-  """Which groups (slots, size) share a pass, and which one needs several.
+def passes(groups: tuple[tuple[int, int], ...], limit: int | None) -> tuple[Run, ...]:
+  """Which groups (slots, size) share a pass, and which one needs several; all share one without a
+  limit.
 
   No pass holds more than `limit` patches, but for a single slot, which is never cut.  Passes of one
   group are equal, so that they are one compiled scan: 26 slots fall into 1, 2, 13 or 26.
   """
+  if limit is None:
+    return (Run(0, len(groups), 1),)
   runs: list[Run] = []
   held = 0
   for g, (slots, size) in enumerate(groups):

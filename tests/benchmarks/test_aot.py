@@ -1,4 +1,4 @@
-"""What `benchmarks/aot.py` compiles (every kernel, every step that is claimed) and how it judges."""
+"""What `benchmarks/aot.py` compiles, every kernel and every step claimed, and how it judges."""
 
 import math
 from pathlib import Path
