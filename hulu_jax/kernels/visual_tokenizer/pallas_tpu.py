@@ -9,7 +9,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
 # Rows of patches in one grid step: a multiple of the 32 sublanes of a uint8 tile.
-_ROWS = 256
+ROWS = 128
 _LANES = 128
 
 
@@ -65,16 +65,16 @@ def embed(patches: jax.Array, kernel: jax.Array, bias: jax.Array, *, interpret: 
   rows, values = patches.shape
   width = kernel.shape[1]
   size = kernel.dtype.itemsize
-  need = 2 * padded(values, width, size) + 4 * padded(_ROWS, width, 4) + 4 * padded(_ROWS, values, 4)
+  need = 2 * padded(values, width, size) + 4 * padded(ROWS, width, 4) + 4 * padded(ROWS, values, 4)
   return pl.pallas_call(
     _embed_kernel,
-    grid=(pl.cdiv(rows, _ROWS),),
+    grid=(pl.cdiv(rows, ROWS),),
     in_specs=[
-      pl.BlockSpec((_ROWS, values), lambda i: (i, 0)),
+      pl.BlockSpec((ROWS, values), lambda i: (i, 0)),
       pl.BlockSpec((values, width), lambda i: (0, 0)),
       pl.BlockSpec((1, width), lambda i: (0, 0)),
     ],
-    out_specs=pl.BlockSpec((_ROWS, width), lambda i: (i, 0)),
+    out_specs=pl.BlockSpec((ROWS, width), lambda i: (i, 0)),
     out_shape=jax.ShapeDtypeStruct((rows, width), kernel.dtype),
     compiler_params=params(need, f"a kernel of {values} x {width}"),
     interpret=interpret,
@@ -88,9 +88,9 @@ def _gradient_kernel(patches: Any, g: Any, d_kernel: Any, d_bias: Any, *, rows: 
     d_kernel[...] = jnp.zeros_like(d_kernel)
     d_bias[...] = jnp.zeros_like(d_bias)
 
-  left = rows - pl.program_id(0) * _ROWS
+  left = rows - pl.program_id(0) * ROWS
   # Past the last row lies whatever was in memory, NaN perhaps: selected away, not multiplied.
-  row = jax.lax.broadcasted_iota(jnp.int32, (_ROWS, 1), 0)
+  row = jax.lax.broadcasted_iota(jnp.int32, (ROWS, 1), 0)
   here = jnp.where(row < left, g[...].astype(jnp.float32), 0.0)
   unit = jnp.where(row < left, as_float(patches[...]) * (2.0 / 255.0) - 1.0, 0.0)
   d_kernel[...] += jax.lax.dot_general(
@@ -110,14 +110,14 @@ def gradient(patches: jax.Array, g: jax.Array, *, interpret: Any) -> tuple[jax.A
   """
   rows, values = patches.shape
   width = g.shape[1]
-  need = 3 * padded(values, width, 4) + 6 * padded(_ROWS, width, 4) + 6 * padded(_ROWS, values, 4)
+  need = 3 * padded(values, width, 4) + 6 * padded(ROWS, width, 4) + 6 * padded(ROWS, values, 4)
   whole = [pl.BlockSpec((values, width), lambda i: (0, 0)), pl.BlockSpec((1, width), lambda i: (0, 0))]
   return pl.pallas_call(
     functools.partial(_gradient_kernel, rows=rows),
-    grid=(pl.cdiv(rows, _ROWS),),
+    grid=(pl.cdiv(rows, ROWS),),
     in_specs=[
-      pl.BlockSpec((_ROWS, values), lambda i: (i, 0)),
-      pl.BlockSpec((_ROWS, width), lambda i: (i, 0)),
+      pl.BlockSpec((ROWS, values), lambda i: (i, 0)),
+      pl.BlockSpec((ROWS, width), lambda i: (i, 0)),
     ],
     out_specs=whole,
     out_shape=[

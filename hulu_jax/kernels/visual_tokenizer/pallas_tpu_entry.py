@@ -31,6 +31,7 @@ def in_specs(rows: int, values: int, width: int) -> list[pl.BlockSpec]:
 
 def per_token(frames: int, tokens: int) -> tuple[list[pl.BlockSpec], list[Any]]:
   """Blocks and shapes of score, keep and place."""
+  tokens = mask.whole_tiles(tokens)
   spec = pl.BlockSpec((1, 1, tokens), lambda t: (t, 0, 0))
   return [spec] * 3, [jax.ShapeDtypeStruct((frames, 1, tokens), jnp.int32)] * 3
 
@@ -49,24 +50,29 @@ def need(rows: int, values: int, kernel: jax.Array, block: int) -> int:
 
 
 def _whole_kernel(
-  limit: Any, patches: Any, kernel: Any, bias: Any, *rest: Any, parts: list[Chunk], rule: Any
+  limit: Any, patches: Any, kernel: Any, bias: Any, *rest: Any, block: int, rule: Any, tokens: int
 ) -> None:
   out, score, keep, place, last, base = rest
-  refs = Refs(patches, last, limit, base, score, keep, place)
+  refs = Refs(patches, last, limit, base, score, keep, place, tokens, pl.program_id(0))
 
-  @pl.when(pl.program_id(0) == 0)
+  @pl.when(refs.frame == 0)
   def _() -> None:
     base[0] = 0
 
-  passing = jnp.float32(0)
-  for chunk in parts:
-    now, count = mask.compare(refs, chunk, **rule)
-    passing += count
-    embedded = pallas_tpu.project(now, kernel[...], bias[...])
-    out[0, chunk.rows, :] = embedded.astype(out.dtype)
-  for chunk in parts:
-    _, kept = mask.place(refs, chunk, passing)
-    base[0] += kept.astype(jnp.int32)
+  passing = mask.compare_frame(refs, block, rule)
+
+  def settle(first: Any, size: int, carry: Any) -> Any:
+    base[0] += mask.place(refs, Chunk(first, size, block), passing)[1]
+    return carry
+
+  def embed(first: Any, size: int, carry: Any) -> Any:
+    rows = pl.ds(first, size)
+    now = pallas_tpu.as_float(patches[0, rows, :])
+    out[0, rows, :] = pallas_tpu.project(now, kernel[...], bias[...]).astype(out.dtype)
+    return carry
+
+  mask.walk(keep.shape[2], mask.TOKENS, settle, 0)
+  mask.walk(patches.shape[1], pallas_tpu.ROWS, embed, 0)
 
 
 def whole(
@@ -87,15 +93,17 @@ def whole(
   frames, rows, values = patches.shape
   width, tokens = kernel.shape[1], rows // block
   specs, shapes = per_token(frames, tokens)
-  vmem = need(rows, values, kernel, block) + 2 * padded(rows, width, kernel.dtype.itemsize)
-  return pl.pallas_call(
-    functools.partial(_whole_kernel, parts=mask.chunks(tokens, block), rule=rule),
+  seen = mask.whole_tiles(tokens) * block
+  vmem = need(seen, values, kernel, block) + 2 * padded(seen, width, kernel.dtype.itemsize)
+  embedded, *found = pl.pallas_call(
+    functools.partial(_whole_kernel, block=block, rule=rule, tokens=tokens),
     grid=(frames,),
-    in_specs=in_specs(rows, values, width),
-    out_specs=[pl.BlockSpec((1, rows, width), lambda t: (t, 0, 0)), *specs],
+    in_specs=in_specs(seen, values, width),
+    out_specs=[pl.BlockSpec((1, seen, width), lambda t: (t, 0, 0)), *specs],
     out_shape=[jax.ShapeDtypeStruct((frames, rows, width), kernel.dtype), *shapes],
-    scratch_shapes=scratch(rows, values),
+    scratch_shapes=scratch(seen, values),
     compiler_params=pallas_tpu.params(vmem, f"a frame of {rows} patches"),
     interpret=interpret,
     name="visual_tokenizer",
   )(limit, patches, kernel, bias)
+  return embedded, *(x[..., :tokens] for x in found)
