@@ -5,6 +5,7 @@ come from the same place, so that what is proven to compile is also what is comp
 """
 
 from collections.abc import Callable, Iterator
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,9 @@ import numpy as np
 
 from hulu_jax.kernels import choice
 from hulu_jax.kernels.attention import api as attention_api
+from hulu_jax.kernels.token_compaction import api as token_compaction
+from hulu_jax.kernels.visual_tokenizer import api as visual_tokenizer
+from hulu_jax.kernels.visual_tokenizer.rule import Rule
 
 Integers = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -94,28 +98,73 @@ class Attention(NamedTuple):
   dtype: Any
 
 
-class Sizes(NamedTuple):
-  """attention: slots of the encoder (not causal) and packed rows of decoders."""
+class Entry(NamedTuple):
+  """One volume or clip, uint8 [frames, tokens, merge * merge, values]; room for `capacity` tokens;
+  compared with the last kept version of a token or the previous frame; dtype of embeddings."""
 
+  shape: tuple[int, int, int, int]
+  capacity: int
+  last_kept: bool
+  dtype: Any
+
+
+class Features(NamedTuple):
+  """What the encoder gave: rows of the groups `sizes` (patches a row, merge); `kept` of their visual
+  tokens are gathered."""
+
+  rows: int
+  sizes: tuple[tuple[int, int], ...]
+  kept: int
+  dtype: Any
+
+
+class Sizes(NamedTuple):
+  """embed: width of the encoder; attention: slots of the encoder (not causal), packed rows of
+  decoders; entries and features: of the visual tokenizer and of token compaction."""
+
+  embed: int
   attention: tuple[Attention, ...]
+  entries: tuple[Entry, ...]
+  features: tuple[Features, ...]
 
 
 REAL = Sizes(
+  embed=1152,
   attention=(
     Attention((1, 4, 4096), 16, 16, 72, False, jnp.bfloat16),
     Attention((1, 1, 1536), 16, 16, 72, False, jnp.bfloat16),
     Attention((1, 180, 324), 16, 16, 72, False, jnp.bfloat16),
     Attention((1, 16384), 28, 4, 128, True, jnp.bfloat16),
     Attention((1, 16384), 40, 8, 128, True, jnp.bfloat16),
-  )
+  ),
+  entries=(
+    Entry((180, 81, 4, 196), 8192, False, jnp.bfloat16),
+    Entry((60, 264, 4, 588), 8192, True, jnp.bfloat16),
+    Entry((16, 324, 1, 196), 2048, True, jnp.float32),
+    Entry((4, 1369, 1, 588), 2048, False, jnp.bfloat16),
+  ),
+  features=(
+    Features(1, ((1024, 1), (26 * 4096, 2)), 16384, jnp.bfloat16),
+    Features(1, ((4096, 1), (4096, 1), (1536, 1)), 16384, jnp.bfloat16),
+    Features(1, ((58320, 2),), 8192, jnp.float32),
+  ),
 )
 SMALL = Sizes(
+  embed=128,
   attention=(
     Attention((2, 3, 81), 2, 2, 72, False, jnp.bfloat16),
     Attention((1, 2, 650), 4, 4, 72, False, jnp.float32),
     Attention((2, 300), 4, 2, 128, True, jnp.bfloat16),
     Attention((1, 1030), 4, 1, 128, True, jnp.float32),
-  )
+  ),
+  entries=(
+    Entry((5, 21, 4, 196), 50, False, jnp.bfloat16),
+    Entry((4, 17, 1, 588), 100, True, jnp.float32),
+  ),
+  features=(
+    Features(2, ((18, 1), (48, 2)), 20, jnp.bfloat16),
+    Features(1, ((60, 2),), 11, jnp.float32),
+  ),
 )
 
 
@@ -155,4 +204,91 @@ def _attend(name: str, causal: bool) -> Callable[..., jax.Array]:
   return attend
 
 
-OPERATIONS: dict[str, Callable[[str, Sizes], Iterator[Case]]] = {"attention": _attention}
+def _visual_tokenizer(platform: str, sizes: Sizes) -> Iterator[Case]:
+  """Training's embedding, whole entries, and whole entries down to their kept tokens."""
+  for entry in sizes.entries:
+    frames, tokens, block, values = entry.shape
+    kernel = jax.ShapeDtypeStruct((588, sizes.embed), jnp.float32)
+    weights = (kernel, jax.ShapeDtypeStruct((sizes.embed,), jnp.float32))
+    flat = jax.ShapeDtypeStruct((1, frames * tokens * block, values), jnp.uint8)
+    whole = jax.ShapeDtypeStruct(entry.shape, jnp.uint8)
+    # Random bytes differ by 85 on the mean, so about half of the tokens survive.
+    rule = Rule(limit=85 * block * values, first_whole=True, last_kept=entry.last_kept)
+    tolerance = 2e-2 if entry.dtype == jnp.bfloat16 else 1e-4
+    shape = f"{list(entry.shape)}, {jnp.dtype(entry.dtype).name}"
+    for name in implementations("visual_tokenizer", platform):
+      for part, make, patches in (("embed", _embed, flat), ("tokenize", _tokenize, whole)):
+        f, want = make(rule, entry.dtype, name), make(rule, jnp.float32, "reference")
+        label, arguments = f"visual_tokenizer {name} {part} {shape}", (patches, *weights)
+        yield Case(f"{label}, forward", f, want, arguments, _none, tolerance)
+        f, want = with_gradient(_first(f)), with_gradient(_first(want))
+        yield Case(f"{label}, both ways", f, want, arguments, _none, tolerance)
+      f = _tokenize_kept(rule, entry.dtype, name, entry.capacity)
+      want = _tokenize_kept(rule, jnp.float32, "reference", entry.capacity)
+      label = f"visual_tokenizer {name} tokenize_kept {shape}"
+      yield Case(f"{label}, forward", f, want, (whole, *weights), _none, tolerance)
+      f, want = with_gradient(_first(f)), with_gradient(_first(want))
+      yield Case(f"{label}, both ways", f, want, (whole, *weights), _none, tolerance)
+
+
+def _none(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+  raise AssertionError(f"no integers of shape {shape} were asked for")
+
+
+def _first(f: Callable[..., Any]) -> Callable[..., jax.Array]:
+  """The embeddings or tokens alone: the rest of a result is integers."""
+  return lambda *arguments: jax.tree.leaves(f(*arguments))[0]
+
+
+def _embed(rule: Rule, dtype: Any, name: str) -> Callable[..., Any]:
+  del rule
+  return functools.partial(visual_tokenizer.embed, dtype=dtype, implementation=name)
+
+
+def _tokenize(rule: Rule, dtype: Any, name: str) -> Callable[..., Any]:
+  return functools.partial(visual_tokenizer.tokenize, rule=rule, dtype=dtype, implementation=name)
+
+
+def _tokenize_kept(rule: Rule, dtype: Any, name: str, capacity: int) -> Callable[..., Any]:
+  return functools.partial(
+    visual_tokenizer.tokenize_kept, rule=rule, capacity=capacity, dtype=dtype, implementation=name
+  )
+
+
+def _token_compaction(platform: str, sizes: Sizes) -> Iterator[Case]:
+  for size in sizes.features:
+    patches = sum(n for n, _ in size.sizes)
+    pooled = sum(n // merge**2 for n, merge in size.sizes)
+    x = jax.ShapeDtypeStruct((size.rows, patches, sizes.embed), size.dtype)
+    index = jax.ShapeDtypeStruct((size.rows, size.kept), jnp.int32)
+    norm = jax.ShapeDtypeStruct((sizes.embed,), jnp.float32)
+    tolerance = 2e-2 if size.dtype == jnp.bfloat16 else 1e-4
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...], pooled: int = pooled) -> np.ndarray:
+      """Sorted, each once, then padding past the end."""
+      rows = [
+        np.sort(rng.choice(pooled, min(pooled, shape[1]) - 1, False)) for _ in range(shape[0])
+      ]
+      return np.stack([np.pad(r, (0, shape[1] - len(r)), constant_values=pooled) for r in rows])
+
+    want = _compact(size, "reference")
+    for name in implementations("token_compaction", platform):
+      f = _compact(size, name)
+      label = f"token_compaction {name} {size.sizes}, {size.kept}, {jnp.dtype(size.dtype).name}"
+      arguments = (x, index, norm, norm)
+      yield Case(f"{label}, forward", f, want, arguments, draw, tolerance)
+      f, both = with_gradient(_first(f)), with_gradient(_first(want))
+      yield Case(f"{label}, both ways", f, both, arguments, draw, tolerance)
+
+
+def _compact(size: Features, name: str) -> Callable[..., Any]:
+  return functools.partial(
+    token_compaction.compact, sizes=size.sizes, eps=1e-6, capacity=size.kept, implementation=name
+  )
+
+
+OPERATIONS: dict[str, Callable[[str, Sizes], Iterator[Case]]] = {
+  "attention": _attention,
+  "visual_tokenizer": _visual_tokenizer,
+  "token_compaction": _token_compaction,
+}
