@@ -109,8 +109,8 @@ class Entry(NamedTuple):
 
 
 class Features(NamedTuple):
-  """What the encoder gave: rows of the groups `sizes` (patches a row, merge); `kept` of their visual
-  tokens are gathered."""
+  """What the encoder gave: rows of the groups `sizes` (patches a row, merge), of whose visual
+  tokens `kept` are gathered."""
 
   rows: int
   sizes: tuple[tuple[int, int], ...]
