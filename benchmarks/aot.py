@@ -150,6 +150,8 @@ def run(job: Job, site: Path) -> Iterator[dict[str, Any]]:
     "PYTHONPATH": os.pathsep.join((str(site), str(ROOT))),
     "JAX_PLATFORMS": "cpu" if TARGETS[job.target].platform == "tpu" else "",
     "TPU_SKIP_MDS_QUERY": "1",
+    # There is no TPU to lock: other processes may compile at the same time.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_STDERR_LOG_LEVEL": "3",
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
     "CUDA_VISIBLE_DEVICES": "-1",
@@ -162,9 +164,10 @@ def run(job: Job, site: Path) -> Iterator[dict[str, Any]]:
   out, err = process.communicate()
   found = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
   yield from found
-  why = "\n".join(err.splitlines()[-20:])
+  why = f"the process ended with {process.returncode}\n" + "\n".join(err.splitlines()[-20:])
   for case in job.cases[len(found) :]:
-    yield {"case": case, "error": f"the process ended with {process.returncode}\n{why}"}
+    yield {"case": case, "error": why}
+    why = "not reached"
 
 
 def _description(job: Job) -> dict[str, Any]:
