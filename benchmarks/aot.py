@@ -21,6 +21,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any, NamedTuple
 
@@ -158,14 +159,19 @@ def run(job: Job, site: Path) -> Iterator[dict[str, Any]]:
     "TF_CPP_MIN_LOG_LEVEL": "2",
   }
   command = [sys.executable, str(WORKER), json.dumps(_description(job))]
-  process = subprocess.Popen(
-    command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-  )
-  out, err = process.communicate()
-  found = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-  yield from found
-  why = f"the process ended with {process.returncode}\n" + "\n".join(err.splitlines()[-20:])
-  for case in job.cases[len(found) :]:
+  reached = 0
+  with tempfile.TemporaryFile("w+") as errors:
+    process = subprocess.Popen(
+      command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=errors, text=True
+    )
+    for line in process.stdout or ():
+      if line.startswith("{"):
+        reached += 1
+        yield json.loads(line)
+    code = process.wait()
+    errors.seek(0)
+    why = "\n".join([f"the process ended with {code}", *errors.read().splitlines()[-20:]])
+  for case in job.cases[reached:]:
     yield {"case": case, "error": why}
     why = "not reached"
 
