@@ -147,6 +147,30 @@ def test_splash_interpreted(causal):
   assert_all_close(pulled(attend, arrays), loop(*arrays, segments, causal), **EXACT)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="no interpreter for Mosaic GPU kernels")
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+def test_mosaic_interpreted(causal):
+  """Rows of two blocks of 64, the second padded; the tensor-core products run as dots."""
+  segments = np.pad(np.tile(SEGMENTS[:2], (1, 2)), ((0, 1), (0, 10)))
+  segments[0, 40:] += 7 * (segments[0, 40:] > 0)
+  arrays = drawn(2, 1, segments, head_dim=72)
+  rounded = [np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64) for x in arrays]
+  attend = functools.partial(
+    api.attention,
+    segments=jnp.asarray(segments),
+    causal=causal,
+    implementation="mosaic_interpret",
+  )
+  found = pulled(attend, arrays, jnp.bfloat16)
+  assert_all_close(found, loop(*rounded, segments, causal), rtol=0.03, atol=0.06)
+
+
+def test_mosaic_says_what_it_takes():
+  with pytest.raises(ValueError, match="bfloat16 or float16 and head_dim up to 256, found float32"):
+    api.attention(*shaped(), causal=True, implementation="mosaic")
+
+
 @pytest.mark.parametrize("implementation", ["reference", "xla"])
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_token_and_one_token(implementation, n):

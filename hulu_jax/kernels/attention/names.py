@@ -8,6 +8,8 @@ RUNS_ON: Mapping[str, tuple[str, ...]] = {
   "xla": ("cpu", "tpu", "gpu"),
   "splash": ("tpu",),
   "splash_interpret": ("cpu",),
+  "mosaic": ("gpu",),
+  "mosaic_interpret": ("cpu",),
 }
 
 # Output and softmax sums carry this name (`jax.ad_checkpoint.checkpoint_name`): a rematerialisation

@@ -5,9 +5,10 @@ algorithms 1 and 2).  Pairs of blocks that share no segment are left out at run 
 several frames or a row of many short samples costs little more than its segments.
 """
 
+from collections.abc import Callable
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -61,23 +62,34 @@ def _attention(q, k, v, segments, causal, block):
 
 
 def _forward(q, k, v, segments, causal, block):
-  """Attended values, and the logarithm of every query's softmax sum [rows, heads, n]."""
+  """Attended values, and the logarithm of every query's softmax sum [rows, n, heads, 1]."""
   one = functools.partial(_forward_rows, causal=causal, block=block)
   return _in_turn(one, (q, k, v, segments), q.shape[2] * block**2)
 
 
+def named(made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+  """Output and softmax sums under the name by which a rematerialisation policy keeps them."""
+  out, sums = made
+  return checkpoint_name(out, names.SAVED), checkpoint_name(sums, names.SAVED)
+
+
 def _forward_named(q, k, v, segments, causal, block):
-  out, sums = (checkpoint_name(x, names.SAVED) for x in _forward(q, k, v, segments, causal, block))
+  out, sums = named(_forward(q, k, v, segments, causal, block))
   return out, (q, k, v, segments, out, sums)
 
 
-def _backward(causal, block, saved, d_out):
+def backward(causal: bool, block: int, saved: tuple[jax.Array, ...], d_out: jax.Array) -> Any:
+  """Gradients of (q, k, v, segments), for a forward by any kernel.
+
+  saved: q, k, v, segments as [rows, n, ...] with n a multiple of `block`, the output, and the
+  logarithm of every query's softmax sum [rows, n, heads, 1], 0 for padding.
+  """
   one = functools.partial(_backward_rows, causal=causal, block=block)
   grads = _in_turn(one, (*saved, d_out), d_out.shape[2] * block**2)
   return (*grads, None)
 
 
-_attention.defvjp(_forward_named, _backward)
+_attention.defvjp(_forward_named, backward)
 
 
 def _in_turn(f, arrays, logits):
@@ -114,7 +126,7 @@ def _forward_rows(arrays, causal, block):
     jnp.full(shape, reference.MASKED, jnp.float32),
     jnp.zeros(shape, jnp.float32),
   )
-  acc, top, total = _over_pairs(body, start, segments, causal, block)
+  acc, top, total = over_pairs(body, start, segments, causal, block)
   real = (segments > 0)[:, None, None, :, None]
   total = jnp.where(real, total, 1.0)
   out = jnp.where(real, acc / total, 0.0).astype(v.dtype)
@@ -150,7 +162,7 @@ def _backward_rows(arrays, causal, block):
     )
 
   start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (rows.q, rows.k, rows.v))
-  dq, dk, dv = _over_pairs(body, start, segments, causal, block)
+  dq, dk, dv = over_pairs(body, start, segments, causal, block)
   return (
     _heads_last(dq).astype(q.dtype),
     jnp.moveaxis(dk, 1, 2).astype(k.dtype),
@@ -189,11 +201,17 @@ def _logits(rows, i, j, causal, block):
   return jnp.where(seen[:, None, None], logits, reference.MASKED)
 
 
-def _over_pairs(body, start, segments, causal, block):
-  """body(pair, state) over the pairs of blocks in which some query may see some key.
+def over_pairs(
+  body: Callable[[tuple[jax.Array, jax.Array], Any], Any],
+  start: Any,
+  segments: jax.Array,
+  causal: bool,
+  block: int,
+) -> Any:
+  """body(pair, state) over the pairs (query block, key block) in which some query sees some key.
 
-  Which pairs those are is known at run time only, so a loop of that many turns runs over a list
-  that has them first.
+  segments: int [rows, n], n a multiple of `block`.  Which pairs those are is known at run time
+  only, so a loop of that many turns runs over a list that has them first.  Returns the last state.
   """
   blocks = segments.shape[1] // block
   pairs = [(i, j) for i in range(blocks) for j in range(i + 1 if causal else blocks)]
