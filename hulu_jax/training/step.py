@@ -31,7 +31,10 @@ def make_loss(
     source = hulu.take_rows(batch.source, batch.loss_index)
     loss = losses.token_losses(logits, targets) * batch.loss_weights
     total, weight = jnp.sum(loss), jnp.sum(batch.loss_weights)
+    visual, overflow = hulu.visual_counts(batch, merges)
     sums = {
+      "visual_tokens": visual,
+      "visual_overflow": overflow,
       "weight": weight,
       "loss_by_dataset": losses.by_source(loss, source, datasets),
       "weight_by_dataset": losses.by_source(batch.loss_weights, source, datasets),

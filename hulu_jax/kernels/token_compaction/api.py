@@ -87,11 +87,11 @@ def _check(
     raise ValueError(f"capacity {capacity}; expected at least 1")
   for patches, merge in sizes:
     if not 1 <= merge <= _MOST_MERGE or patches % merge**2:
-      raise ValueError(f"a group of {patches} patches does not divide into {merge} x {merge} blocks")
+      raise ValueError(f"{patches} patches of a group do not divide into {merge} x {merge} blocks")
   if sum(patches for patches, _ in sizes) != x.shape[1] or not x.shape[1]:
     raise ValueError(f"features of {x.shape[1]} patches; the groups {sizes} hold another number")
   if x.shape[1] >= 2**21:
-    raise ValueError(f"features of {x.shape[1]} patches a row; every implementation takes < {2**21}")
+    raise ValueError(f"{x.shape[1]} patches a row; every implementation takes less than {2**21}")
   if scale.shape != x.shape[2:] or bias.shape != x.shape[2:]:
     raise ValueError(f"scale {scale.shape}, bias {bias.shape} for features of {x.shape[2]}")
 

@@ -40,11 +40,11 @@ def _load(x: Any, starts: Any, counts: Any, *, most: int, eps: float) -> _Block:
   return _Block(y * inverse, inverse, rows, columns, count)
 
 
-def _row(ref: Any, block: _Block) -> jax.Array:
-  """float32 [padded embed]: a vector of `embed` numbers, then zeros."""
+def _row(ref: Any, place: tuple[Any, ...], block: _Block) -> jax.Array:
+  """float32 [padded embed]: the `embed` numbers at `place`, then zeros."""
   columns = block.columns[0]
-  values = plt.load(ref.at[jnp.arange(len(columns))], mask=columns, other=0)
-  return values.astype(jnp.float32)
+  where = (*place, jnp.arange(columns.shape[0]))
+  return plt.load(ref.at[where], mask=columns, other=0).astype(jnp.float32)
 
 
 def _pooled(block: _Block) -> jax.Array:
@@ -53,17 +53,18 @@ def _pooled(block: _Block) -> jax.Array:
 
 
 def _store(ref: Any, value: jax.Array, block: _Block) -> None:
+  """Of this program's token."""
   columns = block.columns[0]
-  plt.store(ref.at[jnp.arange(len(columns))], value.astype(ref.dtype), mask=columns)
+  where = (pl.program_id(0), pl.program_id(1), jnp.arange(columns.shape[0]))
+  plt.store(ref.at[where], value.astype(ref.dtype), mask=columns)
 
 
 def _forward_kernel(
   x: Any, starts: Any, counts: Any, scale: Any, bias: Any, out: Any, *, most: int, eps: float
 ) -> None:
   block = _load(x, starts, counts, most=most, eps=eps)
-  token = _pooled(block) * _row(scale, block) + _row(bias, block)
-  here = out.at[pl.program_id(0), pl.program_id(1)]
-  _store(here, jnp.where(block.count > 0, token, 0.0), block)
+  token = _pooled(block) * _row(scale, (), block) + _row(bias, (), block)
+  _store(out, jnp.where(block.count > 0, token, 0.0), block)
 
 
 def _backward_kernel(
@@ -81,17 +82,19 @@ def _backward_kernel(
   block = _load(x, starts, counts, most=most, eps=eps)
   b, v, width = pl.program_id(0), pl.program_id(1), x.shape[2]
   share = 1.0 / jnp.maximum(block.count, 1).astype(jnp.float32)
-  by = (_row(g.at[b, v], block) * _row(scale, block) * share)[None, :]
+  by = (_row(g, (b, v), block) * _row(scale, (), block) * share)[None, :]
   along = jnp.sum(by * block.unit, axis=1, keepdims=True) / width
   d_x = block.inverse * (by - jnp.sum(by, axis=1, keepdims=True) / width - block.unit * along)
   row, column = jnp.arange(d_x.shape[0]), jnp.arange(d_x.shape[1])
   place = d_rows.at[b, (v * most + row)[:, None], column[None, :]]
   d_x = jnp.where(block.rows, d_x, 0.0).astype(d_rows.dtype)
   plt.store(place, d_x, mask=(row < most)[:, None] & block.columns)
-  _store(unit.at[b, v], _pooled(block), block)
+  _store(unit, _pooled(block), block)
 
 
-def _call(kernel: Any, index: jax.Array, out: Any, *, sizes: Sizes, eps: float, interpret: bool):  # noqa: ANN202
+def _call(
+  kernel: Any, index: jax.Array, out: Any, *, sizes: Sizes, eps: float, interpret: bool
+) -> Any:
   return pl.pallas_call(
     functools.partial(kernel, most=layout.largest(sizes), eps=eps),
     grid=index.shape,

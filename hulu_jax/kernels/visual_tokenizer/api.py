@@ -285,9 +285,9 @@ def _tokenize(
 
 
 def _plain(rows: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-  return jnp.einsum(
-    "...p,pe->...e", reference.normalise(rows, kernel.dtype), kernel
-  ) + bias.astype(kernel.dtype)
+  return jnp.einsum("...p,pe->...e", reference.normalise(rows, kernel.dtype), kernel) + bias.astype(
+    kernel.dtype
+  )
 
 
 def _tokenize_forward(
@@ -339,21 +339,15 @@ def _kept(
     score, keep, place = (x[:, 0] for x in found)
     return embeddings, index, score, keep > 0, place
   if implementation == "reference":
-    score, keep = reference.mask(
-      einops.rearrange(patches, "t n m v -> t n (m v)"), limit, **rule
-    )
+    score, keep = reference.mask(einops.rearrange(patches, "t n m v -> t n (m v)"), limit, **rule)
   else:
-    score, keep = pallas_gpu.mask(
-      patches, limit, rule=rule, interpret=_interpret(implementation)
-    )
+    score, keep = pallas_gpu.mask(patches, limit, rule=rule, interpret=_interpret(implementation))
   index = reference.kept_index(keep, capacity)
   rows = _kept_rows(patches, index)
   if implementation == "reference":
     embeddings = _plain(rows, kernel, bias)
   else:
-    embeddings = pallas_gpu.embed(
-      rows, kernel, bias, interpret=_interpret(implementation)
-    )
+    embeddings = pallas_gpu.embed(rows, kernel, bias, interpret=_interpret(implementation))
   used = jnp.repeat(index < keep.size, patches.shape[2])
   embeddings = jnp.where(used[:, None], embeddings, 0).astype(kernel.dtype)
   return embeddings, index, score, keep, reference.places(keep)[0]

@@ -35,11 +35,14 @@ def _load(ref: Any, row: Any, column: Any, shape: tuple[int, int], limits: tuple
   return plt.load(tile, mask=inside, other=0)
 
 
-def _store(ref: Any, row: Any, column: Any, value: jax.Array, limits: tuple[int, int]) -> None:
+def _store(
+  ref: Any, lead: tuple[Any, ...], row: Any, column: Any, value: jax.Array, limits: tuple[int, int]
+) -> None:
+  """Writes a tile of a matrix that ends at `limits`; lead: indices of the axes before it."""
   inside = (row + jnp.arange(value.shape[0]) < limits[0])[:, None]
   inside &= (column + jnp.arange(value.shape[1]) < limits[1])[None, :]
-  tile = ref.at[pl.ds(row, value.shape[0]), pl.ds(column, value.shape[1])]
-  plt.store(tile, value, mask=inside)
+  tile = (*lead, pl.ds(row, value.shape[0]), pl.ds(column, value.shape[1]))
+  plt.store(ref.at[tile], value, mask=inside)
 
 
 def _unit(x: jax.Array, dtype: Any) -> jax.Array:
@@ -61,7 +64,7 @@ def _embed_kernel(patches: Any, kernel: Any, bias: Any, out: Any) -> None:
   nothing = jnp.zeros((_ROWS, _COLUMNS), jnp.float32)
   total = jax.lax.fori_loop(0, pl.cdiv(values, _DEPTH), step, nothing)
   total += _load(bias, 0, column, (1, _COLUMNS), (1, width))
-  _store(out, row, column, total.astype(out.dtype), (rows, width))
+  _store(out, (), row, column, total.astype(out.dtype), (rows, width))
 
 
 def _call(kernel: Any, *, name: str, grid: tuple[int, ...], out: Any, interpret: bool) -> Any:
@@ -105,7 +108,7 @@ def _gradient_kernel(patches: Any, g: Any, out: Any) -> None:
 
   nothing = jnp.zeros((_DEPTH, _COLUMNS), jnp.float32)
   total = jax.lax.fori_loop(0, steps, step, nothing)
-  _store(out.at[pl.program_id(2)], value, column, total, (values, width))
+  _store(out, (pl.program_id(2),), value, column, total, (values, width))
 
 
 def gradient(patches: jax.Array, g: jax.Array, *, interpret: bool) -> tuple[jax.Array, jax.Array]:

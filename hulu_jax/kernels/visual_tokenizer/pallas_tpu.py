@@ -21,9 +21,7 @@ def precision(dtype: Any) -> jax.lax.Precision | None:
 def project(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   """float32 bytes [rows, values] -> float32 [rows, embed]; normalised and cast as the kernel is."""
   unit = (x * (2.0 / 255.0) - 1.0).astype(kernel.dtype)
-  out = jnp.dot(
-    unit, kernel, preferred_element_type=jnp.float32, precision=precision(kernel.dtype)
-  )
+  out = jnp.dot(unit, kernel, preferred_element_type=jnp.float32, precision=precision(kernel.dtype))
   return out + bias
 
 
@@ -111,7 +109,7 @@ def gradient(patches: jax.Array, g: jax.Array, *, interpret: Any) -> tuple[jax.A
   rows, values = patches.shape
   width = g.shape[1]
   need = 3 * padded(values, width, 4) + 6 * padded(ROWS, width, 4) + 6 * padded(ROWS, values, 4)
-  whole = [pl.BlockSpec((values, width), lambda i: (0, 0)), pl.BlockSpec((1, width), lambda i: (0, 0))]
+  whole = [pl.BlockSpec((size, width), lambda i: (0, 0)) for size in (values, 1)]
   return pl.pallas_call(
     functools.partial(_gradient_kernel, rows=rows),
     grid=(pl.cdiv(rows, ROWS),),

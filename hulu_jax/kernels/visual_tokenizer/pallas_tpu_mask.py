@@ -84,8 +84,13 @@ def times(a: jax.Array, b: jax.Array, contract_b: int) -> jax.Array:
 def digits(x: jax.Array) -> jax.Array:
   """int32 [8, n], equal rows of numbers below 2**24 -> their base-256 digits in the first rows."""
   row = iota(x.shape, 0)
-  return jnp.where(row == 0, x & 255, jnp.where(row == 1, (x >> 8) & 255, jnp.where(
-    row == 2, x >> 16, 0))).astype(jnp.float32).astype(jnp.bfloat16)
+  return (
+    jnp.where(
+      row == 0, x & 255, jnp.where(row == 1, (x >> 8) & 255, jnp.where(row == 2, x >> 16, 0))
+    )
+    .astype(jnp.float32)
+    .astype(jnp.bfloat16)
+  )
 
 
 def undo_digits(x: jax.Array) -> jax.Array:

@@ -27,8 +27,8 @@ _NOWHERE = 256  # a place that no kept token has; 8 bits and a power of two, so 
 
 
 class _Stage(NamedTuple):
-  """Where kept tokens wait.  bytes: float32 [2 blocks of patches and 8, values]; index: int32 [1, 2 *
-  128]; embedded: one block [patches, embed]; out, out_index: all blocks, in HBM."""
+  """Where kept tokens wait.  bytes: float32 [2 blocks of patches and 8, values]; index: int32
+  [1, 2 * 128]; embedded: one block [patches, embed]; out, out_index: all blocks, in HBM."""
 
   bytes: Any
   index: Any
