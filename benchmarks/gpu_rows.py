@@ -126,6 +126,7 @@ def encode_volume(sizes: Sizes, where: str, repeats: int, seed: int) -> Iterator
   compute = Compute(
     dtype=jnp.bfloat16,
     vision_pass=None,
+    loss_chunk=None,
     vision_remat="none",
     decoder_remat="none",
     kernels=choice.automatic(where),

@@ -101,9 +101,15 @@ def logits(
   return decoder.logits(w["decoder"], forward(w, batch, merges, c, compute), c.decoder)
 
 
+def supervised_hidden(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
+  """Hidden states at `batch.loss_index`, [batch, K, embed]: the head never sees other positions."""
+  return take_rows(forward(w, batch, merges, c, compute), batch.loss_index)
+
+
 def supervised_logits(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """float32 [batch, K, vocab] at `batch.loss_index`: the head never sees other positions."""
-  hidden = forward(w, batch, merges, c, compute)
-  return decoder.logits(w["decoder"], take_rows(hidden, batch.loss_index), c.decoder)
+  """float32 [batch, K, vocab] at `batch.loss_index`."""
+  return decoder.logits(w["decoder"], supervised_hidden(w, batch, merges, c, compute), c.decoder)
