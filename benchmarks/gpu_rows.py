@@ -15,10 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import gpu_rivals
+from benchmarks import kernel_cases
 from benchmarks.gpu_rivals import Rival
 from hulu_jax.core import params as P
 from hulu_jax.kernels import choice
 from hulu_jax.kernels.attention import api as attention_api
+from hulu_jax.kernels.visual_tokenizer import api as visual_tokenizer
+from hulu_jax.kernels.visual_tokenizer.rule import Rule
 from hulu_jax.models import decoder
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
@@ -270,8 +273,43 @@ def loss_head(sizes: Sizes, where: str, repeats: int, seed: int) -> Iterator[Row
   yield row._replace(error=_rms(fast(*inputs[0]), want), allowed=0.02, rival="none named")
 
 
+def preprocess(sizes: Sizes, where: str, repeats: int, seed: int) -> Iterator[Row]:
+  """A guard: one grey volume from bytes to embeddings, change scores and mask, merge 2."""
+  c = sizes.config.vision
+  rng = np.random.default_rng(seed)
+  shape = (sizes.frames, sizes.side**2 // 4, 4, c.patch**2)
+  volumes = [rng.integers(0, 256, shape, np.uint8) for _ in range(INPUTS)]
+  kernel = rng.normal(0, 0.05, (c.channels * c.patch**2, c.embed)).astype(np.float32)
+  bias = rng.normal(0, 0.05, c.embed).astype(np.float32)
+  limit = 85 * 4 * c.patch**2  # random bytes differ by 85 on the mean: half of them survive
+  rule = Rule(limit=limit, first_whole=True, last_kept=False)
+  change = np.abs(np.diff(volumes[0].astype(np.int64), axis=0)).sum(axis=(2, 3)) > limit
+  keep = np.concatenate([np.ones_like(change[:1]), change])
+  folded = kernel.reshape(c.channels, -1, c.embed).sum(axis=0)
+  few = min(2, sizes.frames)
+  want = (volumes[0][:few] / 127.5 - 1) @ folded.astype(np.float64) + bias
+  inputs = [(jnp.asarray(v), jnp.asarray(kernel), jnp.asarray(bias)) for v in volumes]
+  patches = volumes[0].size // c.patch**2
+  flops = 2.0 * patches * c.patch**2 * c.embed
+  moved = volumes[0].nbytes + 2 * patches * c.embed  # bytes in, bfloat16 out
+  for name in ["reference", *kernel_cases.implementations("visual_tokenizer", where)]:
+
+    def run(*x: jax.Array, name: str = name) -> visual_tokenizer.Tokenized:
+      return visual_tokenizer.tokenize(*x, rule=rule, dtype=jnp.bfloat16, implementation=name)
+
+    fast = jax.jit(run)
+    label = f"preprocess to embeddings and mask, {patches} patches, {name}"
+    row = _row(label, fast, inputs, repeats, flops, "0.080 ms")
+    got = jax.device_get(fast(*inputs[0]))
+    kept = keep.any(axis=1).all() and np.array_equal(got.keep, keep)
+    error = _rms(got.embeddings[:few], want) if kept else math.inf
+    floor = max(row.floor, moved / BYTES * 1e3)
+    yield row._replace(floor=floor, error=error, allowed=0.02, rival="none named")
+
+
 ROWS: tuple[Callable[[Sizes, str, int, int], Iterator[Row]], ...] = (
   encode_volume,
   attention_packed,
   loss_head,
+  preprocess,
 )
