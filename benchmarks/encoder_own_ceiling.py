@@ -59,6 +59,8 @@ def ours(config: HuluConfig, params: P.Params, pixels: np.ndarray, dtype: Any) -
   """The encoder; as the trainer has it, weights are float32 and cast where they are used."""
   compute = Compute(
     dtype=dtype,
+    vision_pass=None,
+    loss_chunk=None,
     vision_remat="none",
     decoder_remat="none",
     kernels=choice.automatic("cpu"),

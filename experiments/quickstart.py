@@ -20,6 +20,9 @@ def get_config():
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
+  # All patches, and all logits, at once.
+  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
+  c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)
   # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
   c.compute.kernels = {
     "visual_tokenizer": "auto",

@@ -147,7 +147,8 @@ def _visual(media: Media, size: tuple[int, int], policy: Policy) -> Visual:
   patches = _patches(resized, (shape[0], *size, shape[3]), policy.patch, merge)
   keep = keep_mask(patches, merge, media, policy.compression)
   grid = (size[0] // policy.patch, size[1] // policy.patch)
-  return Visual(kind=media.kind, patches=patches, grid=grid, merge=merge, keep=keep)
+  pruned = policy.compression.prune == "before"
+  return Visual(media.kind, patches, grid, merge, keep, pruned)
 
 
 def keep_mask(

@@ -18,10 +18,18 @@ class Kernels:
   decoder_attention: str
 
 
+# Names of kernels in Pallas; "_interpret" runs a kernel's program in Python.
+_PALLAS: Mapping[str, tuple[str, ...]] = {
+  "reference": ("cpu", "tpu", "gpu"),
+  "pallas_tpu": ("tpu",),
+  "pallas_tpu_interpret": ("cpu",),
+  "pallas_gpu": ("gpu",),
+  "pallas_gpu_interpret": ("cpu",),
+}
 # Operation -> implementation -> the platforms that it runs on.
 RUNS_ON: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-  "visual_tokenizer": {"reference": ("cpu", "tpu", "gpu")},
-  "token_compaction": {"reference": ("cpu", "tpu", "gpu")},
+  "visual_tokenizer": _PALLAS,
+  "token_compaction": _PALLAS,
   "encoder_attention": attention.RUNS_ON,
   "decoder_attention": attention.RUNS_ON,
 }
@@ -34,8 +42,14 @@ REFERENCE = Kernels(
 )
 
 _XLA = dataclasses.replace(REFERENCE, encoder_attention="xla", decoder_attention="xla")
-_SPLASH = dataclasses.replace(REFERENCE, encoder_attention="splash", decoder_attention="splash")
-DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _SPLASH, "gpu": _XLA}
+# TPU kernels have been compiled and interpreted, not timed; see their README.
+_TPU = Kernels(
+  visual_tokenizer="pallas_tpu",
+  token_compaction="pallas_tpu",
+  encoder_attention="splash",
+  decoder_attention="splash",
+)
+DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _TPU, "gpu": _XLA}
 
 
 def automatic(platform: str) -> Kernels:

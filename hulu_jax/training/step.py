@@ -10,6 +10,7 @@ import optax
 
 from hulu_jax.core import tree
 from hulu_jax.data.schema import Batch
+from hulu_jax.models import decoder
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
@@ -24,14 +25,25 @@ def make_loss(
 ) -> Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]:
   """(trainable, frozen, batch) -> (mean loss over supervised positions, sums by dataset)."""
 
+  def of_tokens(params: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def token_losses(hidden: jax.Array, targets: jax.Array) -> jax.Array:
+      logits = decoder.logits(params["decoder"], hidden, config.decoder)
+      return losses.token_losses(logits, targets)
+
+    return token_losses
+
   def loss_fn(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
     params = tree.merge(trainable, frozen)
-    logits = hulu.supervised_logits(params, batch, merges, config, compute)
+    hidden = hulu.supervised_hidden(params, batch, merges, config, compute)
     targets = hulu.take_rows(batch.targets, batch.loss_index)
     source = hulu.take_rows(batch.source, batch.loss_index)
-    loss = losses.token_losses(logits, targets) * batch.loss_weights
+    loss = losses.in_chunks(of_tokens(params), hidden, targets, compute.loss_chunk)
+    loss = loss * batch.loss_weights
     total, weight = jnp.sum(loss), jnp.sum(batch.loss_weights)
+    visual, overflow = hulu.visual_counts(batch, merges)
     sums = {
+      "visual_tokens": visual,
+      "visual_overflow": overflow,
       "weight": weight,
       "loss_by_dataset": losses.by_source(loss, source, datasets),
       "weight_by_dataset": losses.by_source(batch.loss_weights, source, datasets),
