@@ -5,8 +5,9 @@
 Three ways over the same bytes: the released arithmetic re-created in JAX (float32 pixels in
 [-1, 1], mean |difference| * 255, / 255 > 0.1, kept indices by a boolean look-up on the host), the
 data pipeline's rule (`data.compression`, numpy) and the kernels' reference
-(`kernels.visual_tokenizer` and `token_compaction.layout`, jitted).  The first reads float32 patches, as the released processor
-hands them over; making them is not timed.  Masks are compared first, on 10^6 random tokens too.
+(`kernels.visual_tokenizer` and `token_compaction.layout`, jitted).  The first reads float32
+patches, as the released processor hands them over; making them is not timed.  Masks are compared
+first, on 10^6 random tokens too.
 Exits with 1 where a mask differs beside exact ties, or less than 10 times is gained.
 """
 
