@@ -55,6 +55,14 @@ def train(cfg, workdir):
   return jax.device_get(loop.train(cfg, workdir, lambda step, scalars: None))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+  """Compiles in half the time, as `quick` does where a test compiles by itself."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, fresh_tiny, tokenizer, builder):
   """A run folder of the tiny model without adapters: where the runs start."""
