@@ -29,8 +29,8 @@ _PASSES = {"tiny": None, "hulu-4b": 16384, "hulu-7b": 16384, "hulu-14b": 16384, 
 
 # Groups are (slots, patches a slot, channels, merge).  Found by `hulu data shapes` on the list of
 # benchmarks/packing.py (40,000 assumed lengths), then rounded: by FLOPs 0.981 of 64 rows is used,
-# with lookahead 256 and patience 40000.  Until attention knows segments it is dense inside a slot,
-# so no slot is larger than the largest picture, 4,096 patches.
+# with lookahead 256 and patience 40000.  No slot is larger than the largest picture, 4,096 patches:
+# splash (TPU) is dense inside a slot, while xla leaves out the blocks that no frame shares.
 _SHAPES = {
   "pictures": {
     "tokens": 16384,
