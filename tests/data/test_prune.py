@@ -78,7 +78,8 @@ def test_without_compression_before_is_after_bit_for_bit(builder):
 
 @pytest.mark.parametrize("name", ["volume", "clip", "both", "pictures"])
 def test_lengths_stats_and_prompts_count_what_is_encoded(builder, name):
-  example = build(with_prune(builder, "before"), name)
+  own = with_prune(builder, "before")
+  example = own.build(CONVERSATIONS[name][:1], name, generate=True)
   patches = sum(int(v.keep.sum()) * v.merge**2 for v in example.visuals)
   length = lengths.of(example)
   assert sum(m.frames * m.patches for m in length.media) == patches

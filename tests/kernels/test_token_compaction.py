@@ -59,27 +59,40 @@ def by_loop(x, index, scale, bias, sizes, capacity, g):
   return out, d_x, d_scale, d_bias
 
 
-@pytest.mark.parametrize("implementation", INTERPRETED)
-@pytest.mark.parametrize("name", CASES)
-def test_tokens_counts_and_gradients(name, implementation):
+# Compiling an interpreted kernel takes a second or two; the first case runs every path.
+RUNS = [
+  pytest.param(name, way, marks=pytest.mark.slow if n and way != "reference" else [])
+  for way in INTERPRETED
+  for n, name in enumerate(CASES)
+]
+
+
+@pytest.mark.parametrize(("name", "way"), RUNS)
+def test_tokens_counts_and_gradients(name, way, quick):
   sizes, _, _, capacity, dtype = CASES[name]
   x, index, scale, bias = draw(name)
 
-  def run(x, scale, bias):
-    rest = {"sizes": sizes, "eps": EPS, "capacity": capacity, "implementation": implementation}
-    found = api.compact(x, jnp.asarray(index), scale, bias, **rest)
-    return found.tokens, found
+  rest = {"sizes": sizes, "eps": EPS, "capacity": capacity, "implementation": way}
 
+  def run(x, scale, bias, g):
+    def forward(x, scale, bias):
+      found = api.compact(x, jnp.asarray(index), scale, bias, **rest)
+      return found.tokens, found
+
+    _, vjp, found = jax.vjp(forward, x, scale, bias, has_aux=True)
+    return found, vjp(g)
+
+  g = jnp.asarray(np.random.default_rng(1).normal(size=(3, capacity, x.shape[2])), dtype)
   args = (jnp.asarray(x, dtype), jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32))
-  out, vjp, found = jax.vjp(run, *args, has_aux=True)
-  g = np.asarray(jnp.asarray(np.random.default_rng(1).normal(size=out.shape), dtype), np.float64)
+  found, grads = jax.jit(run, compiler_options=quick)(*args, g)
+  g = np.asarray(g, np.float64)
   want = by_loop(x, index, scale, bias, sizes, capacity, g)
   real = index < layout.pooled(sizes)
   np.testing.assert_array_equal(found.valid, real[:, :capacity].sum(axis=1))
   np.testing.assert_array_equal(found.overflow, real[:, capacity:].sum(axis=1))
   # float32 inside; bfloat16 rounds the result to 8 bits, values are of order 3.
   bound = 3e-5 if dtype == jnp.float32 else 0.03
-  for got, expected in zip((out, *vjp(jnp.asarray(g, dtype))), want, strict=True):
+  for got, expected in zip((found.tokens, *grads), want, strict=True):
     assert got.shape == expected.shape
     np.testing.assert_allclose(np.asarray(got, np.float64), expected, rtol=0, atol=bound)
 

@@ -96,61 +96,66 @@ def tolerance(case: Case) -> dict[str, float]:
   return {"rtol": 0.02, "atol": 0.05}  # operands and result have 8 bits
 
 
-@pytest.mark.parametrize("implementation", INTERPRETED)
-@pytest.mark.parametrize("name", CASES)
-def test_a_whole_entry(name, implementation):
+# Compiling an interpreted kernel takes a second or two; these few run every path of each.
+QUICK = {
+  "pallas_tpu_interpret": {"ragged", "grey_in_bfloat16"},
+  "pallas_gpu_interpret": {"ragged"},
+  "reference": {"ragged", "one_token", "one_frame"},
+}
+RUNS = [
+  pytest.param(name, way, marks=[] if name in QUICK[way] else pytest.mark.slow)
+  for way in INTERPRETED
+  for name in CASES
+]
+
+
+@pytest.mark.parametrize(("name", "way"), RUNS)
+def test_a_whole_entry(name, way, quick):
   case = CASES[name]
   patches, kernel, bias = draw(case)
   score, keep = kept_by_loop(patches, case)
-  got = api.tokenize(
-    jnp.asarray(patches),
-    jnp.asarray(kernel),
-    jnp.asarray(bias),
-    rule=rule_of(case),
-    dtype=case.dtype,
-    implementation=implementation,
-  )
+
+  def run(patches, kernel, bias):
+    rest = {"rule": rule_of(case), "dtype": case.dtype, "implementation": way}
+    return api.tokenize(patches, kernel, bias, **rest)
+
+  got = jax.jit(run, compiler_options=quick)(patches, kernel, bias)
   np.testing.assert_array_equal(got.score, score)
   np.testing.assert_array_equal(got.keep, keep)
-  np.testing.assert_array_equal(
-    np.ravel(got.place), [keep.ravel()[:i].sum() for i in range(keep.size)]
-  )
-  assert got.count == keep.sum()
+  before = [keep.ravel()[:i].sum() for i in range(keep.size)]
+  np.testing.assert_array_equal(np.ravel(got.place), before)
+  assert got.total == keep.sum()
   assert got.embeddings.dtype == case.dtype
   want = embedded(patches, kernel, bias)
   np.testing.assert_allclose(np.asarray(got.embeddings, np.float64), want, **tolerance(case))
 
 
-@pytest.mark.parametrize("implementation", INTERPRETED)
-@pytest.mark.parametrize("name", CASES)
-def test_kept_tokens_in_one_go_with_their_gradient(name, implementation):
+@pytest.mark.parametrize(("name", "way"), RUNS)
+def test_kept_tokens_in_one_go_with_their_gradient(name, way, quick):
   case = CASES[name]
   patches, kernel, bias = draw(case, seed=1)
   _, keep = kept_by_loop(patches, case)
+  rest = {"rule": rule_of(case), "capacity": case.capacity, "dtype": case.dtype}
 
-  def run(kernel, bias):
-    found = api.tokenize_kept(
-      jnp.asarray(patches),
-      kernel,
-      bias,
-      rule=rule_of(case),
-      capacity=case.capacity,
-      dtype=case.dtype,
-      implementation=implementation,
-    )
-    return found.embeddings, found
+  def run(patches, kernel, bias, g):
+    def forward(kernel, bias):
+      found = api.tokenize_kept(patches, kernel, bias, implementation=way, **rest)
+      return found.embeddings, found
 
-  out, vjp, got = jax.vjp(run, jnp.asarray(kernel), jnp.asarray(bias), has_aux=True)
+    _, vjp, found = jax.vjp(forward, kernel, bias, has_aux=True)
+    return found, vjp(g.astype(case.dtype))
+
+  g = np.random.default_rng(2).normal(size=(case.capacity, case.merge**2, case.embed))
+  got, (d_kernel, d_bias) = jax.jit(run, compiler_options=quick)(patches, kernel, bias, g)
   inside = np.flatnonzero(keep)[: case.capacity]
   assert (got.valid, got.overflow) == (len(inside), keep.sum() - len(inside))
   empty = case.capacity - len(inside)
-  np.testing.assert_array_equal(got.index, [*inside, *[keep.size] * empty])
+  np.testing.assert_array_equal(got.source, [*inside, *[keep.size] * empty])
   tokens = patches.reshape(keep.size, case.merge**2, case.values)[inside]
-  want = np.concatenate([embedded(tokens, kernel, bias), np.zeros((empty, *out.shape[1:]))])
-  np.testing.assert_allclose(np.asarray(out, np.float64), want, **tolerance(case))
+  nothing = np.zeros((empty, *g.shape[1:]))
+  want = np.concatenate([embedded(tokens, kernel, bias), nothing])
+  np.testing.assert_allclose(np.asarray(got.embeddings, np.float64), want, **tolerance(case))
 
-  g = np.random.default_rng(2).normal(size=out.shape)
-  d_kernel, d_bias = vjp(jnp.asarray(g, case.dtype))
   unit = ((tokens / 255 - 0.5) / 0.5).reshape(-1, case.values)
   own = g[: len(inside)].reshape(-1, case.embed)
   whole = np.tile(unit.T @ own, (len(kernel) // case.values, 1))
@@ -160,21 +165,27 @@ def test_kept_tokens_in_one_go_with_their_gradient(name, implementation):
   np.testing.assert_allclose(d_bias, own.sum(axis=0), rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("implementation", INTERPRETED)
-@pytest.mark.parametrize(("rows", "dtype"), [(37, jnp.float32), (130, jnp.bfloat16)])
-def test_the_embedding_part_and_its_gradient(rows, dtype, implementation):
+@pytest.mark.parametrize("way", INTERPRETED)
+@pytest.mark.parametrize(
+  ("rows", "dtype"),
+  [(37, jnp.float32), pytest.param(130, jnp.bfloat16, marks=pytest.mark.slow)],
+)
+def test_the_embedding_part_and_its_gradient(rows, dtype, way, quick):
   case = Case(1, rows, 1, 12, 10, "off", dtype=dtype, grey=True)
   patches, kernel, bias = draw(case)
   batch = np.stack([patches[0, :, 0], patches[0, ::-1, 0]])
 
-  def run(kernel, bias):
-    return api.embed(jnp.asarray(batch), kernel, bias, dtype=dtype, implementation=implementation)
+  def run(kernel, bias, g):
+    def forward(kernel, bias):
+      return api.embed(jnp.asarray(batch), kernel, bias, dtype=dtype, implementation=way)
 
-  out, vjp = jax.vjp(run, jnp.asarray(kernel), jnp.asarray(bias))
+    out, vjp = jax.vjp(forward, kernel, bias)
+    return out, vjp(g.astype(dtype))
+
+  g = np.random.default_rng(3).normal(size=(2, rows, 10))
+  out, (d_kernel, d_bias) = jax.jit(run, compiler_options=quick)(kernel, bias, g)
   want = embedded(batch, kernel, bias)
   np.testing.assert_allclose(np.asarray(out, np.float64), want, **tolerance(case))
-  g = np.random.default_rng(3).normal(size=out.shape)
-  d_kernel, d_bias = vjp(jnp.asarray(g, dtype))
   d = np.einsum("bsp,bse->pe", (batch / 255 - 0.5) / 0.5, g)
   bound = np.sqrt(2 * rows) * (1e-5 if dtype == jnp.float32 else 0.03)
   np.testing.assert_allclose(d_kernel, np.tile(d, (3, 1)), rtol=0, atol=bound)

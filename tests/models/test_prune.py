@@ -76,11 +76,8 @@ def test_kept_tokens_equal_a_frame_by_frame_encoder_of_kept_patches(builder, par
       grid = np.indices(visual.grid).reshape(2, -1).T
       side = visual.grid[1]
       blocks = [
-        [
-          (r * visual.merge + i) * side + s * visual.merge + j
-          for i, j in np.ndindex((visual.merge,) * 2)
-        ]
-        for r, s in np.ndindex(visual.grid[0] // visual.merge, side // visual.merge)
+        [(r * m + i) * side + s * m + j for i, j in np.ndindex(m, m)]
+        for r, s in np.ndindex(visual.grid[0] // m, side // m)
       ]
       for patches, keep in zip(visual.patches, visual.keep, strict=True):
         chosen = np.flatnonzero(keep.repeat(m**2))
