@@ -1,5 +1,6 @@
 """What the visual tokenizer means, in plain jnp: the oracle for every other implementation."""
 
+import math
 from typing import Any
 
 import jax
@@ -44,7 +45,11 @@ def mask(
 
 def _change(before: jax.Array, now: jax.Array) -> jax.Array:
   apart = jnp.maximum(before, now) - jnp.minimum(before, now)
-  return jnp.sum(apart, axis=-1, dtype=jnp.int32)
+  # The 14 rows of a patch are added first, in 16 bits, which a CPU does side by side.
+  rows = math.gcd(apart.shape[-1], 14)
+  columns = apart.shape[-1] // rows
+  apart = apart.astype(jnp.uint16).reshape(*apart.shape[:-1], rows, columns)
+  return jnp.sum(jnp.sum(apart, axis=-2, dtype=jnp.uint16), axis=-1, dtype=jnp.int32)
 
 
 def _against_last_kept(tokens: jax.Array, limit: jax.Array) -> tuple[jax.Array, jax.Array]:
