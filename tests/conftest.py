@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Before JAX is imported, and for the processes that tests start: compiling is most of the suite's
+# time, and tests compare values, not speed.  The quick start runs as it is compiled for users.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 from absl import flags
 from hypothesis import HealthCheck
 from hypothesis import settings
