@@ -61,11 +61,8 @@ def load_params(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Par
     FileNotFoundError: no checkpoint there.
     ValueError: a checkpoint of another architecture.
   """
-  steps = folder(workdir)
-  found = [int(p.name) for p in steps.glob("*") if p.name.isdigit()]
-  if not found:
-    raise FileNotFoundError(f"no checkpoint in {steps}")
-  check_shapes(steps, max(found), P.abstract(specs, mesh))
+  state = newest(workdir)
+  check_shapes(folder(workdir), int(state.parent.name), specs)
   item = {"params": P.abstract(specs, mesh)}
   args = ocp.args.PyTreeRestore(
     item=item,
@@ -73,7 +70,16 @@ def load_params(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Par
     partial_restore=True,
   )
   with ocp.PyTreeCheckpointer() as reader:
-    return reader.restore(steps / str(max(found)) / "state", args=args)["params"]
+    return reader.restore(state, args=args)["params"]
+
+
+def newest(workdir: Path) -> Path:
+  """Where the newest step of a run lies; FileNotFoundError if there is none."""
+  steps = folder(workdir)
+  found = [int(p.name) for p in steps.glob("*") if p.name.isdigit()]
+  if not found:
+    raise FileNotFoundError(f"no checkpoint in {steps}")
+  return steps / str(max(found)) / "state"
 
 
 def check_shapes(steps: Path, step: int, expected: Any) -> None:

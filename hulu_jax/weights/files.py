@@ -53,13 +53,15 @@ class Tensors:
       at += size
     return out.reshape([len(part) for part in parts])
 
-  def blocks(self, name: str) -> Iterator[np.ndarray]:
-    """A whole tensor as flat runs of at most 16 MiB."""
+  def blocks(self, name: str, unit: int) -> Iterator[np.ndarray]:
+    """A whole tensor as flat runs of about 16 MiB, each a multiple of `unit` values long."""
     s = self._stored[name]
-    for start in range(0, s.size, _BLOCK):
-      block = np.empty(min(_BLOCK, s.size - start), np.uint8)
+    dtype = headers.DTYPES[s.dtype]
+    step = max(1, _BLOCK // (unit * dtype.itemsize)) * unit * dtype.itemsize
+    for start in range(0, s.size, step):
+      block = np.empty(min(step, s.size - start), np.uint8)
       self._fill(s, s.start + start, memoryview(block))
-      yield block.view(headers.DTYPES[s.dtype])
+      yield block.view(dtype)
 
   def _fill(self, s: Stored, start: int, out: memoryview) -> None:
     while out:

@@ -1,0 +1,115 @@
+"""A folder that is there whole or not at all, whatever kills its writer."""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import fcntl
+import os
+import pathlib
+import shutil
+import uuid
+
+# What a folder that may be replaced holds: a checkpoint of some layout, and nothing else is lost.
+_MARKS = ("config.json", "model.json")
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def folder(
+  target: pathlib.Path, *, source: pathlib.Path | None = None, force: bool
+) -> Iterator[pathlib.Path]:
+  """A new folder beside `target` that takes its name once the block ends without an error.
+
+  Everything in it is on the disk before that.  What a killed writer left is removed by the next.
+
+  source: what is read meanwhile; it may not be replaced.
+
+  Raises:
+    FileExistsError: `target` is there and `force` is not given, or what is there is no checkpoint.
+    OSError: among others a full disk; what was written is removed.
+  """
+  target = target.absolute()
+  _may_write(target, source, force)
+  _remove_leftovers(target)
+  new = target.parent / f".{target.name}.partial-{uuid.uuid4().hex[:8]}"
+  new.mkdir()
+  lock = _locked(new / _LOCK)
+  try:
+    yield new
+    _sync(new)
+    (new / _LOCK).unlink()
+    _rename(new, target)
+  except OSError as error:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+      raise OSError(error.errno, f"the disk of {target.parent} is full: nothing written") from error
+    raise
+  finally:
+    shutil.rmtree(new, ignore_errors=True)
+    os.close(lock)
+
+
+def check_space(parent: pathlib.Path, needed: int) -> None:
+  """Raises OSError if `needed` bytes are more than the disk has left."""
+  free = shutil.disk_usage(parent).free
+  if needed > free:
+    message = f"{needed:,} bytes are needed in {parent}, {free:,} are free: nothing written"
+    raise OSError(errno.ENOSPC, message)
+
+
+def _may_write(target: pathlib.Path, source: pathlib.Path | None, force: bool) -> None:
+  if not target.parent.is_dir():
+    raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
+  if not os.path.lexists(target):
+    return
+  if not force:
+    raise FileExistsError(f"{target} exists; --force replaces it")
+  if target.is_symlink() or not target.is_dir():
+    raise FileExistsError(f"{target} is no folder; --force replaces folders only")
+  if source is not None and source.resolve().is_relative_to(target.resolve()):
+    raise FileExistsError(f"{target} holds what is converted; choose another place")
+  if any(target.iterdir()) and not any((target / mark).is_file() for mark in _MARKS):
+    raise FileExistsError(
+      f"{target} holds neither {' nor '.join(_MARKS)}: no checkpoint, so --force leaves it alone"
+    )
+
+
+def _locked(path: pathlib.Path) -> int:
+  descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+  fcntl.flock(descriptor, fcntl.LOCK_EX)
+  return descriptor
+
+
+def _remove_leftovers(target: pathlib.Path) -> None:
+  """Of writers that are gone: the system drops a lock with its holder."""
+  for old in target.parent.glob(f".{target.name}.partial-*"):
+    descriptor = os.open(old / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      shutil.rmtree(old)
+    except BlockingIOError:
+      continue  # someone is at work there
+    finally:
+      os.close(descriptor)
+
+
+def _sync(root: pathlib.Path) -> None:
+  for path, _, names in os.walk(root):
+    for name in [*names, ""]:
+      descriptor = os.open(os.path.join(path, name), os.O_RDONLY)
+      try:
+        os.fsync(descriptor)
+      finally:
+        os.close(descriptor)
+
+
+def _rename(new: pathlib.Path, target: pathlib.Path) -> None:
+  """An old folder steps aside first: a kill between the two renames leaves none, never half."""
+  old = target.parent / f".{target.name}.partial-{uuid.uuid4().hex[:8]}"
+  if target.exists():
+    target.rename(old)
+  new.rename(target)
+  descriptor = os.open(target.parent, os.O_RDONLY)
+  os.fsync(descriptor)
+  os.close(descriptor)
+  if old.exists():
+    shutil.rmtree(old)
