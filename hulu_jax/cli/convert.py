@@ -66,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--base", default="", help="model it was made from, for the card")
   parser.add_argument("--data", default="", help="what it was trained on, for the card")
   parser.add_argument("--verify", action="store_true", help="compare the logits of both sides")
-  parser.add_argument("--tolerance", type=float, help="of --verify; default by dtype")
+  parser.add_argument("--verify-dtype", default="float32", choices=list(_convert_verify.TOLERANCE))
+  parser.add_argument("--tolerance", type=float, help="of --verify, as a share of the largest logit")
   return parser
 
 
@@ -143,6 +144,5 @@ def _bytes(text: str) -> int:
 
 
 def _verify(args: argparse.Namespace) -> bool:
-  return _convert_verify.compare(
-    args.source, args.target, tokenizer=args.tokenizer, tolerance=args.tolerance
-  )
+  check = _convert_verify.Check(args.tokenizer, args.verify_dtype, args.tolerance)
+  return _convert_verify.compare(args.source, args.target, check)
