@@ -39,6 +39,7 @@ class Torch:
     import torch
     import transformers
 
+    self._model: Any
     kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
     layout, tensors = _renamed(folder)
     if layout == "video_llama_3":

@@ -37,11 +37,11 @@ class Found(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """tolerance: largest difference over the largest logit; None: of `TOLERANCE` for `dtype`."""
+  """dtype: of the computation; tolerance: largest difference over the largest logit."""
 
   tokenizer: Path | None
   dtype: str
-  tolerance: float | None
+  tolerance: float
 
 
 def compare(source: Path, target: Path, check: Check) -> bool:
@@ -54,7 +54,6 @@ def compare(source: Path, target: Path, check: Check) -> bool:
   words = check.tokenizer or next((p for p in (target, source) if p.is_dir()), None)
   print(f"verify in {check.dtype}: hulu_jax on {ours.name}, the other side on {theirs.name}")
   model = api.load(ours, tokenizer=words, dtype=check.dtype)
-  limit = TOLERANCE[check.dtype] if check.tolerance is None else check.tolerance
   print(f"{'modality':<10}{'max error':>12}{'largest':>12}{'of it':>12}{'greedy':>10}")
   fine = True
   for name, found in _compared(model, theirs, check):
@@ -63,8 +62,9 @@ def compare(source: Path, target: Path, check: Check) -> bool:
       f"{name:<10}{found.error:12.3e}{found.largest:12.3e}{share:12.3e}"
       f"{found.agree:>6}/{found.tokens}"
     )
-    fine &= share <= limit  # not a number is not fine
-  print(f"{'within' if fine else 'BEYOND'} the tolerance of {limit:g} of the largest logit")
+    fine &= share <= check.tolerance  # not a number is not fine
+  verdict = "within" if fine else "BEYOND"
+  print(f"{verdict} the tolerance of {check.tolerance:g} of the largest logit")
   return fine
 
 
@@ -85,11 +85,14 @@ def _compared(model: Model, theirs: Path, check: Check) -> Iterator[tuple[str, F
     tokens, want = torch.answer(example, model.tokenizer.special["image"], _NEW)
     got = _logits(model, _longer(example, tokens))
     greedy = got[len(example.tokens) - 1 : -1].argmax(axis=-1)
-    yield name, Found(
-      error=float(np.abs(got - want).max()),
-      largest=float(np.abs(want).max()),
-      agree=int((greedy == tokens).sum()),
-      tokens=len(tokens),
+    yield (
+      name,
+      Found(
+        error=float(np.abs(got - want).max()),
+        largest=float(np.abs(want).max()),
+        agree=int((greedy == tokens).sum()),
+        tokens=len(tokens),
+      ),
     )
 
 

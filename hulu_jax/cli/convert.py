@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--data", default="", help="what it was trained on, for the card")
   parser.add_argument("--verify", action="store_true", help="compare the logits of both sides")
   parser.add_argument("--verify-dtype", default="float32", choices=list(_convert_verify.TOLERANCE))
-  parser.add_argument("--tolerance", type=float, help="of --verify, as a share of the largest logit")
+  parser.add_argument(
+    "--tolerance", type=float, help="of --verify, as a share of the largest logit"
+  )
   return parser
 
 
@@ -144,5 +146,9 @@ def _bytes(text: str) -> int:
 
 
 def _verify(args: argparse.Namespace) -> bool:
-  check = _convert_verify.Check(args.tokenizer, args.verify_dtype, args.tolerance)
+  # What was rounded on the way differs by that much, however exactly it is computed.
+  coarse = "float32" if args.dtype in (None, "float32") else "bfloat16"
+  usual = max(_convert_verify.TOLERANCE[kind] for kind in (coarse, args.verify_dtype))
+  tolerance = usual if args.tolerance is None else args.tolerance
+  check = _convert_verify.Check(args.tokenizer, args.verify_dtype, tolerance)
   return _convert_verify.compare(args.source, args.target, check)

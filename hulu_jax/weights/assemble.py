@@ -96,9 +96,7 @@ def _piece(path: pathlib.Path, scratch: pathlib.Path, stack: contextlib.ExitStac
   return _Piece(path, stored, layout, raw)
 
 
-def _model(
-  pieces: Sequence[_Piece], usual: Policy, fresh: Sequence[str], seed: int
-) -> Model:
+def _model(pieces: Sequence[_Piece], usual: Policy, fresh: Sequence[str], seed: int) -> Model:
   holder = {part: piece for piece in pieces for part in names.parts(piece.layout)}
   for part in fresh:
     holder.pop(part, None)
@@ -159,4 +157,3 @@ def _tying(piece: _Piece) -> Iterator[str]:
     f"config.json says tied embeddings, but {head} is stored and "
     f"{'equal' if same else 'DIFFERS'}: it is kept"
   )
-

@@ -32,7 +32,11 @@ def read(folder: pathlib.Path) -> Card:
   path = folder / "README.md"
   text = path.read_text(errors="replace")[:100_000] if path.is_file() else ""
   front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
-  said = dict(re.findall(r"^(license|base_model|datasets):[ \t]*(\S.*)$", front[1], re.M)) if front else {}
+  said = (
+    dict(re.findall(r"^(license|base_model|datasets):[ \t]*(\S.*)$", front[1], re.M))
+    if front
+    else {}
+  )
   plain = {key: value.strip(" '\"") for key, value in said.items()}
   return Card(
     licence=plain.get("license", ""),
@@ -41,7 +45,9 @@ def read(folder: pathlib.Path) -> Card:
   )
 
 
-def write(folder: pathlib.Path, card: Card, made: str, policy: Policy, notes: Sequence[str]) -> None:
+def write(
+  folder: pathlib.Path, card: Card, made: str, policy: Policy, notes: Sequence[str]
+) -> None:
   """README.md of a folder; made: how it came about, one sentence; notes: what a user must know."""
   front = {
     "license": card.licence or "unknown",

@@ -1,6 +1,6 @@
 """One conversion: everything is checked, then a folder is written beside its place and renamed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import pathlib
@@ -97,16 +97,14 @@ def _words(new: pathlib.Path, words: Words | None) -> list[str]:
 
 
 def _describe(
-  new: pathlib.Path, model: Model, order: Order, items: list[sources.Item]
+  new: pathlib.Path, model: Model, order: Order, items: Sequence[sources.Item]
 ) -> list[str]:
   """Everything of a Hugging Face folder but the weights."""
   layout, words = LAYOUTS[order.layout], order.words
   assert layout is not None
   notes = _words(new, words)
   ids = _ids(new, layout, words)
-  config = hf_write.config(
-    model.config, layout, model.policy, sources.common_dtype(items), ids
-  )
+  config = hf_write.config(model.config, layout, model.policy, sources.common_dtype(items), ids)
   (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
   hf_write.write_processor(new, layout, model.policy)
   if words is not None:

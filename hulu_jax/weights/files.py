@@ -44,7 +44,7 @@ class Tensors:
     run = math.prod(s.shape[whole:])
     outer, inner = parts[: max(whole - 1, 0)], parts[whole - 1] if whole else range(1)
     out = np.zeros(math.prod(map(len, parts)), dtype)
-    data, at, size = memoryview(out.view(np.uint8)), 0, len(inner) * run * dtype.itemsize
+    data, at, size = out.view(np.uint8).data, 0, len(inner) * run * dtype.itemsize
     for place in itertools.product(*outer) if size else ():
       first = 0
       for i, n in zip((*place, inner.start), (*s.shape[:whole],) or (1,), strict=True):
@@ -60,7 +60,7 @@ class Tensors:
     step = max(1, _BLOCK // (unit * dtype.itemsize)) * unit * dtype.itemsize
     for start in range(0, s.size, step):
       block = np.empty(min(step, s.size - start), np.uint8)
-      self._fill(s, s.start + start, memoryview(block))
+      self._fill(s, s.start + start, block.data)
       yield block.view(dtype)
 
   def _fill(self, s: Stored, start: int, out: memoryview) -> None:
@@ -102,7 +102,8 @@ def _folder(folder: pathlib.Path) -> dict[str, Stored]:
   if len(there) < len(files):
     there = _all(folder)
   if not there:
-    raise ValueError(f"{folder} holds no *.safetensors; found {listed(folder)}")
+    hint = "; hulu convert reads .bin files" if any(folder.glob("*.bin")) else ""
+    raise ValueError(f"{folder} holds no *.safetensors; found {listed(folder)}{hint}")
   stored = _merged(folder, there, lambda name: True)
   if set(named) - set(stored):
     rest = [path for path in _all(folder) if path not in there]
@@ -141,7 +142,9 @@ def read_index(path: pathlib.Path, suffix: str) -> dict[str, str]:
   named = read_json(path, "weight_map")
   for tensor, name in named.items():
     if not isinstance(name, str) or pathlib.PurePath(name).name != name or "\\" in name:
-      raise ValueError(f"{path}: {tensor} is said to be in {name!r}, which is no file of the folder")
+      raise ValueError(
+        f"{path}: {tensor} is said to be in {name!r}, which is no file of the folder"
+      )
     if not name.endswith(suffix):
       raise ValueError(f"{path}: {tensor} is said to be in {name!r}; expected a *{suffix} file")
   return named

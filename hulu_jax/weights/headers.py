@@ -111,7 +111,7 @@ def _is_count(n: Any) -> bool:
 
 
 def write(path: pathlib.Path, entries: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, int]:
-  """Writes a header for tensors of (type, shape) that follow in this order; returns each one's place.
+  """Writes a header for tensors of (type, shape) that follow in this order; returns their places.
 
   The file gets its final size; its data are a hole until they are written.
   """

@@ -182,7 +182,9 @@ def _vision_from_tensors(shapes: Shapes, layout: str) -> dict[str, Any]:
   name = names.torch_name("vision/patch/kernel", layout)
   kernel = shapes.get(name, ())
   if len(kernel) != 4:
-    raise ValueError(f"{name} has the shape {kernel or None}; expected out, channels, rows, columns")
+    raise ValueError(
+      f"{name} has the shape {kernel or None}; expected out, channels, rows, columns"
+    )
   layers = names.layers("vision", layout, shapes)
   if not layers:
     raise ValueError(f"no tensor {names.torch_name('vision/layers/up', layout)}")

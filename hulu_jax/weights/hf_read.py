@@ -31,18 +31,22 @@ def policy(folder: pathlib.Path, usual: Policy) -> Policy:
       raise ValueError(f"{where}: {key} = {value!r} is not supported, 0.5 is")
   if image.get("patch_size", usual.patch) != usual.patch:
     raise ValueError(f"{where}: patch_size = {image['patch_size']!r}; expected {usual.patch}")
-  return dataclasses.replace(usual, **_bounds(image, where, usual))
+  fewest, most = _bounds(image, where, usual)
+  return dataclasses.replace(usual, min_tokens=fewest, max_tokens=most)
 
 
-def _bounds(image: Mapping[str, Any], where: str, usual: Policy) -> dict[str, int]:
+def _bounds(image: Mapping[str, Any], where: str, usual: Policy) -> tuple[int, int]:
   token = (usual.patch * usual.merge["image"]) ** 2
   size = image.get("size")
   if isinstance(size, Mapping) and {"shortest_edge", "longest_edge"} <= size.keys():
     said = {"min_tokens": size["shortest_edge"], "max_tokens": size["longest_edge"]}
   else:
     token = 1
-    said = {key: image[key] for key in ("min_tokens", "max_tokens") if key in image}
+    said = {
+      "min_tokens": image.get("min_tokens", usual.min_tokens),
+      "max_tokens": image.get("max_tokens", usual.max_tokens),
+    }
   for key, value in said.items():
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
       raise ValueError(f"{where}: {key} = {value!r}; expected a whole number of at least 1")
-  return {key: max(1, value // token) for key, value in said.items()}
+  return max(1, said["min_tokens"] // token), max(1, said["max_tokens"] // token)

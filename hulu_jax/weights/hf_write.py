@@ -106,7 +106,9 @@ def refuse(c: HuluConfig, layout: str) -> None:
   if v.head_dim * v.heads != v.embed:
     wrong.append(f"an encoder of {v.heads} heads of {v.head_dim} in a width of {v.embed}")
   if layout != "video_llama_3" and v.rope_theta != 1e4:
-    wrong.append(f"the encoder's rope_theta {v.rope_theta:g}: it is 10000 in that code, no file says")
+    wrong.append(
+      f"the encoder's rope_theta {v.rope_theta:g}: it is 10000 in that code, no file says"
+    )
   if wrong:
     raise ValueError(f"layout {layout} cannot say {'; '.join(wrong)}")
 
@@ -213,7 +215,9 @@ _TEMPLATE = """{%- for message in messages -%}
 def write_generation(folder: pathlib.Path, eos: tuple[int, ...], pad: int | None) -> None:
   """generation_config.json: greedy, as the numbers of `--verify` are, until any end token."""
   known = {} if pad is None else {"pad_token_id": pad}
-  _write(folder / "generation_config.json", {"do_sample": False, "eos_token_id": list(eos), **known})
+  _write(
+    folder / "generation_config.json", {"do_sample": False, "eos_token_id": list(eos), **known}
+  )
 
 
 def _write(path: pathlib.Path, content: Mapping[str, Any]) -> None:

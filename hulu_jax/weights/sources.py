@@ -146,7 +146,7 @@ class Run:
     """How many layers are read at once: as many as share their chunks, within reason."""
     chunk = leaf.chunk_layout.read_chunk.shape or leaf.shape
     size = leaf.size // leaf.shape[0] * leaf.dtype.numpy_dtype.itemsize
-    return max(1, min(chunk[0], _GROUP // size))
+    return max(1, min(chunk[0] or 1, _GROUP // size))
 
   def _leaf(self, path: str) -> ts.TensorStore:
     if path not in self._open:

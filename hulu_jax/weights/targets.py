@@ -61,9 +61,7 @@ def write_torch(
     _write_index(folder, weight_map, items)
 
 
-def _write_index(
-  folder: pathlib.Path, weight_map: dict[str, str], items: Sequence[Item]
-) -> None:
+def _write_index(folder: pathlib.Path, weight_map: dict[str, str], items: Sequence[Item]) -> None:
   metadata = {
     "total_parameters": sum(math.prod(i.entry.shape) for i in items),
     "total_size": sum(i.size for i in items),
@@ -109,7 +107,9 @@ def write_run(
     array.mkdir()
     (array / "zarr.json").write_text(json.dumps(_zarr(layers, stacked)))
     for item in layers:
-      chunk = array.joinpath("c", *([str(item.layer)] if stacked else []), *"0" * len(item.entry.ours))
+      chunk = array.joinpath(
+        "c", *([str(item.layer)] if stacked else []), *"0" * len(item.entry.ours)
+      )
       chunk.parent.mkdir(parents=True)
       with chunk.open("xb") as file:
         for block in rows.blocks(source, item):
