@@ -15,8 +15,8 @@ from hulu_jax.weights import headers
 from hulu_jax.weights.headers import Stored
 
 INDEX = "model.safetensors.index.json"
-# What is read at once where a whole tensor streams through.
-_BLOCK = 1 << 24
+# What is read at once where a whole tensor streams through: little enough to stay in a core's cache.
+_BLOCK = 1 << 20
 
 
 class Tensors:
@@ -54,12 +54,16 @@ class Tensors:
     return out.reshape([len(part) for part in parts])
 
   def blocks(self, name: str, unit: int) -> Iterator[np.ndarray]:
-    """A whole tensor as flat runs of about 16 MiB, each a multiple of `unit` values long."""
+    """A whole tensor as flat runs of about 1 MiB, each a multiple of `unit` values long.
+
+    A run is good until the next one is asked for: they share their memory.
+    """
     s = self._stored[name]
     dtype = headers.DTYPES[s.dtype]
     step = max(1, _BLOCK // (unit * dtype.itemsize)) * unit * dtype.itemsize
+    buffer = np.zeros(min(step, s.size), np.uint8)
     for start in range(0, s.size, step):
-      block = np.empty(min(step, s.size - start), np.uint8)
+      block = buffer[: s.size - start]
       self._fill(s, s.start + start, block.data)
       yield block.view(dtype)
 

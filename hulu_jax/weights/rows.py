@@ -35,12 +35,11 @@ class Rows:
     width = item.entry.shape[-1] if table else 1
     first, cleared = 0, 0
     for block in source.blocks(item.path, item.layer, width):
-      if table:
-        bad = np.flatnonzero(~_finite(block).reshape(-1, width).all(axis=1))
-        if len(bad):
-          block = self._without(block, bad, first, width, item)
-          cleared += len(bad)
-        first += len(block) // width
+      if table and not _clean(block):
+        bad = np.flatnonzero(~np.isfinite(block).reshape(-1, width).all(axis=1))
+        block = self._without(block, bad, first, width, item)
+        cleared += len(bad)
+      first += len(block) // width
       yield block if block.dtype == item.dtype else _cast(block, item)
     if cleared:
       self.notes.append(
@@ -65,13 +64,17 @@ class Rows:
     return block.reshape(-1)
 
 
-def _finite(block: np.ndarray) -> np.ndarray:
-  """By exponent bits where they are quick to read: NumPy's own test of bfloat16 is slow."""
-  match block.dtype.name:
-    case "bfloat16":
-      return (block.view(np.uint16) & 0x7F80) != 0x7F80
-    case _:
-      return np.isfinite(block)
+def _clean(block: np.ndarray) -> bool:
+  """Whether all are finite, told by the largest bit patterns of both signs: two quick passes.
+
+  A float's exponent stands above its fraction, so NaN and infinity have the largest patterns.
+  """
+  bits = {2: (np.int16, np.uint16), 4: (np.int32, np.uint32), 8: (np.int64, np.uint64)}
+  largest = np.array([np.inf, -np.inf], block.dtype)
+  return not len(block) or all(
+    block.view(kind).max() < limit.view(kind)
+    for kind, limit in zip(bits[block.dtype.itemsize], largest, strict=True)
+  )
 
 
 def _cast(block: np.ndarray, item: Item) -> np.ndarray:

@@ -154,7 +154,11 @@ class Run:
       base = f"{self._state}/"
       inside = {"driver": "ocdbt", "base": f"file://{base}", "path": name}
       plain = {"driver": "file", "path": base + name}
-      spec = {"driver": self._driver, "kvstore": inside if self._ocdbt else plain}
+      spec = {
+        "driver": self._driver,
+        "kvstore": inside if self._ocdbt else plain,
+        "fill_missing_data_reads": False,  # a lost file is an error, not zeros
+      }
       self._open[path] = ts.open(spec, open=True, read=True, context=self._context).result()
     return self._open[path]
 

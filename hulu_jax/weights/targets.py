@@ -107,11 +107,9 @@ def write_run(
     array.mkdir()
     (array / "zarr.json").write_text(json.dumps(_zarr(layers, stacked)))
     for item in layers:
-      chunk = array.joinpath(
-        "c", *([str(item.layer)] if stacked else []), *"0" * len(item.entry.ours)
-      )
-      chunk.parent.mkdir(parents=True)
-      with chunk.open("xb") as file:
+      place = [str(item.layer)] if stacked else []
+      chunk = ".".join(["c", *place, *("0" for _ in item.entry.ours)])
+      with (array / chunk).open("xb") as file:
         for block in rows.blocks(source, item):
           done += file.write(block.view(np.uint8).data)
           progress(done, total)
@@ -133,7 +131,7 @@ def _zarr(layers: Sequence[Item], stacked: bool) -> dict[str, object]:
     "shape": [*stack, *entry.ours],
     "data_type": layers[0].dtype.name,
     "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*one, *entry.ours]}},
-    "chunk_key_encoding": {"name": "default"},
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
     "fill_value": 0.0,
     "codecs": codecs,
   }
