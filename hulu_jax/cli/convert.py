@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 import sys
-import tempfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +15,7 @@ from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data import vision
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.weights import assemble
+from hulu_jax.weights import atomic
 from hulu_jax.weights import card as card_lib
 from hulu_jax.weights import convert
 from hulu_jax.weights import hub
@@ -78,14 +78,11 @@ def _convert(args: argparse.Namespace) -> None:
   added = [_found(path, args.revision) for path in args.add]
   fresh = [part for part in args.fresh.split(",") if part]
   words = _tokenizer(args.tokenizer, [args.source, *added])
-  if not args.target.absolute().parent.is_dir():
-    raise FileNotFoundError(f"no folder {args.target.parent} to write {args.target.name} in")
-  with tempfile.TemporaryDirectory(
-    dir=args.target.absolute().parent, prefix=f".{args.target.name}.scratch-"
-  ) as scratch:
+  atomic.check_target(args.target.absolute(), args.source, force=args.force)
+  with atomic.scratch(args.target) as scratch:
     paths = [args.source, *added]
     with assemble.opened(
-      paths, vision.HULUMED, fresh=fresh, seed=args.seed, scratch=Path(scratch)
+      paths, vision.HULUMED, fresh=fresh, seed=args.seed, scratch=scratch
     ) as model:
       order = convert.Order(
         layout=args.to,

@@ -30,23 +30,36 @@ def folder(
     OSError: among others a full disk; what was written is removed.
   """
   target = target.absolute()
-  _may_write(target, source, force)
-  _remove_leftovers(target)
-  new = target.parent / f".{target.name}.partial-{uuid.uuid4().hex[:8]}"
-  new.mkdir()
-  lock = _locked(new / _LOCK)
+  check_target(target, source, force=force)
   try:
-    yield new
-    _sync(new)
-    (new / _LOCK).unlink()
-    _rename(new, target)
+    with scratch(target) as new:
+      yield new
+      _sync(new)
+      (new / _LOCK).unlink()
+      _rename(new, target)
   except OSError as error:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
       raise OSError(error.errno, f"the disk of {target.parent} is full: nothing written") from error
     raise
+
+
+@contextlib.contextmanager
+def scratch(target: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder beside `target` for what is only needed meanwhile; a killed writer's is removed."""
+  _remove_leftovers(target.absolute())
+  new = _aside(target.absolute())
+  new.mkdir()
+  lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+  fcntl.flock(lock, fcntl.LOCK_EX)
+  try:
+    yield new
   finally:
     shutil.rmtree(new, ignore_errors=True)
     os.close(lock)
+
+
+def _aside(target: pathlib.Path) -> pathlib.Path:
+  return target.parent / f".{target.name}.partial-{uuid.uuid4().hex[:8]}"
 
 
 def check_space(parent: pathlib.Path, needed: int) -> None:
@@ -57,7 +70,8 @@ def check_space(parent: pathlib.Path, needed: int) -> None:
     raise OSError(errno.ENOSPC, message)
 
 
-def _may_write(target: pathlib.Path, source: pathlib.Path | None, force: bool) -> None:
+def check_target(target: pathlib.Path, source: pathlib.Path | None, *, force: bool) -> None:
+  """Raises as `folder` does for a target that may not be written, before any work is done."""
   if not target.parent.is_dir():
     raise FileNotFoundError(f"no folder {target.parent} to write {target.name} in")
   if not os.path.lexists(target):
@@ -72,12 +86,6 @@ def _may_write(target: pathlib.Path, source: pathlib.Path | None, force: bool) -
     raise FileExistsError(
       f"{target} holds neither {' nor '.join(_MARKS)}: no checkpoint, so --force leaves it alone"
     )
-
-
-def _locked(path: pathlib.Path) -> int:
-  descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-  fcntl.flock(descriptor, fcntl.LOCK_EX)
-  return descriptor
 
 
 def _remove_leftovers(target: pathlib.Path) -> None:
@@ -111,7 +119,7 @@ def _sync_one(path: str | pathlib.Path) -> None:
 
 def _rename(new: pathlib.Path, target: pathlib.Path) -> None:
   """An old folder steps aside first: a kill between the two renames leaves none, never half."""
-  old = target.parent / f".{target.name}.partial-{uuid.uuid4().hex[:8]}"
+  old = _aside(target)
   if target.exists():
     target.rename(old)
   new.rename(target)
