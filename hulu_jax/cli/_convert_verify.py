@@ -1,6 +1,6 @@
 """What `hulu convert --verify` does: both sides answer the same prompts, and are held together."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import NamedTuple
@@ -80,10 +80,13 @@ def _compared(model: Model, theirs: Path, check: Check) -> Iterator[tuple[str, F
   if checkpoint.is_run(theirs):
     raise ValueError(f"neither side is PyTorch's: {theirs} is a run folder")
   torch = _convert_torch.Torch(theirs, model.config, check.dtype)
-  for name, example in _prompts(model).items():
-    assert model.tokenizer is not None
-    tokens, want = torch.answer(example, model.tokenizer.special["image"], _NEW)
-    got = _logits(model, _longer(example, tokens))
+  prompts = _prompts(model)
+  assert model.tokenizer is not None
+  image = model.tokenizer.special["image"]
+  answers = [torch.answer(example, image, _NEW) for example in prompts.values()]
+  whole = [_longer(e, tokens) for e, (tokens, _) in zip(prompts.values(), answers, strict=True)]
+  ours = _logits(model, whole)
+  for (name, example), (tokens, want), got in zip(prompts.items(), answers, ours, strict=True):
     greedy = got[len(example.tokens) - 1 : -1].argmax(axis=-1)
     yield (
       name,
@@ -130,13 +133,13 @@ def _longer(example: Example, tokens: np.ndarray) -> Example:
   )
 
 
-def _logits(model: Model, example: Example) -> np.ndarray:
-  """float32 [tokens, vocab] of one conversation."""
-  batch, shape = prompts_lib.to_batch([example], 1)
+def _logits(model: Model, examples: Sequence[Example]) -> list[np.ndarray]:
+  """float32 [tokens, vocab] of each conversation; one program, a row for each."""
+  batch, shape = prompts_lib.to_batch(examples, len(examples))
   merges = tuple(group.merge for group in shape.groups)
   with jax.set_mesh(model.mesh):
-    found = _forward(model.params, batch, merges, model.config, model.compute)
-  return np.asarray(found)[0, : len(example.tokens)]
+    found = np.asarray(_forward(model.params, batch, merges, model.config, model.compute))
+  return [row[: len(example.tokens)] for row, example in zip(found, examples, strict=True)]
 
 
 _forward = jax.jit(hulu.logits, static_argnums=(2, 3, 4))

@@ -40,20 +40,23 @@ def to_safetensors(paths: list[pathlib.Path], scratch: pathlib.Path) -> None:
   Raises:
     ValueError: torch is missing or too old, or a file holds anything but tensors.
   """
-  for number, path in enumerate(paths):
-    target = scratch / f"{number:05d}.safetensors"
-    command = [sys.executable, "-m", "hulu_jax.weights.unpickle", str(path), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-      said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-      raise ValueError(f"{path} cannot be read with weights_only: {said[-1]}")
+  command = [sys.executable, "-m", "hulu_jax.weights.unpickle", str(scratch), *map(str, paths)]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  if done.returncode:
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    raise ValueError(f"{paths[0].parent}: torch with weights_only refuses: {said[-1]}")
 
 
-def _main(source: pathlib.Path, target: pathlib.Path) -> None:
+def _main(scratch: pathlib.Path, paths: list[pathlib.Path]) -> None:
   import torch
 
   if tuple(int(n) for n in torch.__version__.split(".")[:2]) < _OLDEST:
     raise SystemExit(f"torch {torch.__version__} is too old to read .bin files safely; 2.6 is not")
+  for number, path in enumerate(paths):
+    _one(torch, path, scratch / f"{number:05d}.safetensors")
+
+
+def _one(torch: Any, source: pathlib.Path, target: pathlib.Path) -> None:
   # Mapped, a file needs no memory of its own; the format before zip cannot be.
   mapped = zipfile.is_zipfile(source)
   tensors = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
@@ -82,4 +85,4 @@ def _checked(tensors: Any, names: Any) -> Iterator[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-  _main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+  _main(pathlib.Path(sys.argv[1]), [pathlib.Path(path) for path in sys.argv[2:]])

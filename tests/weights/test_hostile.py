@@ -34,7 +34,14 @@ def refused(root, capsys, message) -> None:
 
 @pytest.mark.parametrize(
   "name",
-  ["../secret.safetensors", "/etc/passwd", "x/../../y.safetensors", "..", "", "a\\..\\b.safetensors"],
+  [
+    "../secret.safetensors",
+    "/etc/passwd",
+    "x/../../y.safetensors",
+    "..",
+    "",
+    "a\\..\\b.safetensors",
+  ],
 )
 def test_an_index_that_leads_out_of_the_folder(made, capsys, name):
   written.save(made / "a" / "secret.safetensors", {"x": np.zeros(1, np.float32)})
@@ -105,7 +112,9 @@ def test_files_without_a_header(tmp_path, content):
 def test_two_tensors_in_one_place(tmp_path):
   one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
   file_of(tmp_path / "x.safetensors", json.dumps({"a": one, "b": one}).encode())
-  with pytest.raises(ValueError, match="b begins at byte 0 of the data, the one before it ends at 8"):
+  with pytest.raises(
+    ValueError, match="b begins at byte 0 of the data, the one before it ends at 8"
+  ):
     headers.read(tmp_path / "x.safetensors")
 
 
@@ -155,7 +164,9 @@ def test_integers_where_weights_should_be(tmp_path):
 
 
 def test_a_processor_that_shows_other_pixels(made, capsys):
-  (made / "a" / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.48, 0.46, 0.41]}))
+  (made / "a" / "preprocessor_config.json").write_text(
+    json.dumps({"image_mean": [0.48, 0.46, 0.41]})
+  )
   refused(made, capsys, "image_mean = [0.48, 0.46, 0.41] is not supported, 0.5 is")
 
 

@@ -204,7 +204,11 @@ def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   start = 0
   for name, array in arrays.items():
     offsets = [start, start + array.nbytes]
-    header[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
+    header[name] = {
+      "dtype": names[array.dtype],
+      "shape": list(array.shape),
+      "data_offsets": offsets,
+    }
     start += array.nbytes
   text = json.dumps(header).encode()
   data = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
