@@ -43,17 +43,13 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--gigabytes", type=float, default=2.0)
   parser.add_argument("--repeats", type=int, default=5)
-  parser.add_argument(
-    "--folder", type=Path, help="on the disk to measure; default: a temporary one"
-  )
+  parser.add_argument("--folder", type=Path, help="on the disk to measure")
   args = parser.parse_args()
   with tempfile.TemporaryDirectory(dir=args.folder) as root:
     source = Path(root) / "hulu-med"
     size, largest = make(source, args.gigabytes)
     bound = 2 * largest + 10**9
-    print(
-      f"{size / 1e9:.2f} GB, largest tensor {largest / 1e6:.0f} MB, memory bound {bound / 1e9:.2f} GB"
-    )
+    print(f"{size / 1e9:.2f} GB, largest tensor {largest / 1e6:.0f} MB, bound {bound / 1e9:.2f} GB")
     print("| from | to | throughput / copy | peak memory, GB |\n|---|---|---|---|")
     fine = True
     run = Path(root) / "hulu_jax"

@@ -113,7 +113,7 @@ def _describe(
       hf_write.write_tokenizer_config(new, model.config.decoder.max_positions)
     else:
       notes.append("the tokenizer is a SentencePiece model, which transformers does not read here")
-  return [*notes, *hf_write.differences(layout, model.policy)]
+  return [*notes, *hf_write.differences(model.config, layout, model.policy)]
 
 
 def _ids(new: pathlib.Path, layout: str, words: Words | None) -> dict[str, int | None]:

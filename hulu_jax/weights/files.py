@@ -15,7 +15,7 @@ from hulu_jax.weights import headers
 from hulu_jax.weights.headers import Stored
 
 INDEX = "model.safetensors.index.json"
-# What is read at once where a whole tensor streams through: little enough to stay in a core's cache.
+# What is read at once where a whole tensor streams through: it stays in a core's cache.
 _BLOCK = 1 << 20
 
 

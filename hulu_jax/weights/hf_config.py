@@ -162,7 +162,7 @@ def _vision(s: _Section) -> VisionConfig:
     mlp=s.count("intermediate_size"),
     norm_eps=s.real("layer_norm_eps"),
     # A constant of the encoder's code before rope_parameters existed: no older file holds it.
-    rope_theta=_theta(s, "axial") if _rope(s) else presets.SIGLIP.rope_theta,
+    rope_theta=_theta(s, "axial") if _rope(s) or "rope_theta" in s else presets.SIGLIP.rope_theta,
   )
 
 

@@ -14,6 +14,8 @@ from hulu_jax.models.config import VisionConfig
 
 # Qwen's, of both generations; transformers' class finds the places of pictures and clips by them.
 IMAGE, VIDEO = "<|image_pad|>", "<|video_pad|>"
+# Of the encoder in the original code, which no file of it states.
+_THETA = 1e4
 
 
 def config(
@@ -40,6 +42,7 @@ def config(
       },
     }
   qwen = "qwen3" if c.decoder.qk_norm else "qwen2"
+  theta = {} if c.vision.rope_theta == _THETA else {"rope_theta": c.vision.rope_theta}
   return {
     "architectures": [f"Hulumed{qwen.capitalize()}ForCausalLM"],
     **_decoder(c.decoder, f"hulumed_{qwen}"),
@@ -51,7 +54,7 @@ def config(
     # The only rule that the original code has.
     "use_token_compression": policy.compression.mode == "hulumed",
     "vision_encoder": None,
-    "vision_encoder_config": _vision(c.vision, "hulumed_vision_encoder"),
+    "vision_encoder_config": {**_vision(c.vision, "hulumed_vision_encoder"), **theta},
     **_ends(known),
   }
 
@@ -105,10 +108,6 @@ def refuse(c: HuluConfig, layout: str) -> None:
     wrong.append(f"a Qwen2 decoder of {d.heads} heads of {d.head_dim} in a width of {d.embed}")
   if v.head_dim * v.heads != v.embed:
     wrong.append(f"an encoder of {v.heads} heads of {v.head_dim} in a width of {v.embed}")
-  if layout != "video_llama_3" and v.rope_theta != 1e4:
-    wrong.append(
-      f"the encoder's rope_theta {v.rope_theta:g}: it is 10000 in that code, no file says"
-    )
   if wrong:
     raise ValueError(f"layout {layout} cannot say {'; '.join(wrong)}")
 
@@ -236,15 +235,21 @@ def write_tokenizer_config(folder: pathlib.Path, longest: int) -> None:
   _write(folder / "tokenizer_config.json", content)
 
 
-def differences(layout: str, policy: Policy) -> list[str]:
-  """What the processors of a layout do otherwise than the policy, for the model card."""
+def differences(c: HuluConfig, layout: str, policy: Policy) -> list[str]:
+  """What a layout's model and processors do otherwise than ours, for the model card."""
   mode = policy.compression.mode
   if layout != "video_llama_3":
-    own = {"off": "off", "hulumed": "on, by the same rule"}.get(mode)
-    said = f"`use_token_compression` is {own}" if own else (
-      f"`use_token_compression` is off: the original code has no rule `{mode}`"
-    )  # fmt: skip
-    return [f"{said}. Weights and settings only: the original code reads them, none is enclosed"]
+    rule = {
+      "off": "`use_token_compression` is off",
+      "hulumed": "`use_token_compression` is on: the original code has the policy's rule",
+    }.get(mode, f"`use_token_compression` is off: the original code has no rule `{mode}`")
+    notes = [rule, "Weights and settings only: the original code reads them, none is enclosed"]
+    if c.vision.rope_theta != _THETA:
+      notes.append(
+        f"WARNING: the original code would compute otherwise. Its encoder has a rope_theta of "
+        f"{_THETA:g} whatever a file says, this one has {c.vision.rope_theta:g}"
+      )
+    return notes
   return [
     "`<|image_pad|>` stands for a picture's tokens and `<|video_pad|>` for a clip's, where "
     "hulu_jax and Hulu-Med have `<image>`; the embeddings of these ids are never used",

@@ -43,7 +43,17 @@ SIDES = {
 }
 
 
-@pytest.mark.parametrize("side", SIDES)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+  "side",
+  [
+    "qwen2-to-transformers",
+    "qwen3-to-hulu_jax",
+    pytest.param("qwen3-tied-to-hulu-med", marks=SLOW),
+  ],
+)
 def test_verify(tmp_path, capsys, side):
   size, source, target, kind = SIDES[side]
   model(tmp_path / "a", size, source, kind)
@@ -67,7 +77,7 @@ def test_verify(tmp_path, capsys, side):
     pytest.param(
       "model.vision_encoder.encoder.layers.0.mlp.fc1.bias",
       ("image", "images", "volume", "video"),
-      marks=pytest.mark.slow,
+      marks=SLOW,
     ),
   ],
 )

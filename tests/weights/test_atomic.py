@@ -1,4 +1,4 @@
-"""A killed, failed or refused conversion leaves its destination absent or complete, and no litter."""
+"""A killed, failed or refused conversion leaves its destination absent or complete, no litter."""
 
 import errno
 import os

@@ -112,9 +112,7 @@ def test_files_without_a_header(tmp_path, content):
 def test_two_tensors_in_one_place(tmp_path):
   one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
   file_of(tmp_path / "x.safetensors", json.dumps({"a": one, "b": one}).encode())
-  with pytest.raises(
-    ValueError, match="b begins at byte 0 of the data, the one before it ends at 8"
-  ):
+  with pytest.raises(ValueError, match="b begins at byte 0 of the data, .* ends at 8"):
     headers.read(tmp_path / "x.safetensors")
 
 

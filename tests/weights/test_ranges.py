@@ -1,4 +1,4 @@
-"""A folder goes straight into arrays on a mesh: nobody reads a byte that its devices do not hold."""
+"""A folder goes straight into arrays on a mesh: nobody reads what its devices do not hold."""
 
 import jax
 import numpy as np

@@ -1,7 +1,7 @@
 """Checkpoints written by hand: names, shapes and bytes spelled out here, nothing of ours asked.
 
-Sources: the tensor lists of the published Hulu-Med and VideoLLaMA3 repositories and of transformers'
-VideoLlama3ForConditionalGeneration, and the format's page for safetensors.
+Sources: the tensor lists of the published Hulu-Med and VideoLLaMA3 repositories and of
+transformers' VideoLlama3ForConditionalGeneration, and the format's page for safetensors.
 """
 
 from collections.abc import Iterator, Mapping
