@@ -53,6 +53,11 @@ class Tensors:
       at += size
     return out.reshape([len(part) for part in parts])
 
+  def place(self, name: str) -> tuple[int, int, int]:
+    """(open file, first byte, bytes) of a tensor."""
+    s = self._stored[name]
+    return self._descriptors[s.path], s.start, s.size
+
   def blocks(self, name: str, unit: int) -> Iterator[np.ndarray]:
     """A whole tensor as flat runs of about 1 MiB, each a multiple of `unit` values long.
 

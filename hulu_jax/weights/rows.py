@@ -25,6 +25,10 @@ class Rows:
   image: int | None
   notes: list[str]
 
+  def untouched(self, source: Source, item: Item) -> bool:
+    """Whether a tensor passes through as it is stored."""
+    return item.path not in _TABLES and source.dtype(item.path, item.layer) == item.dtype
+
   def blocks(self, source: Source, item: Item) -> Iterator[np.ndarray]:
     """The tensor's values in `item.dtype`.
 

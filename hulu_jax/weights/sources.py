@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
 import pathlib
+import sys
 from typing import Any, Protocol
 import zlib
 
@@ -39,6 +40,10 @@ class Source(Protocol):
     """Flat runs of a tensor's values, each a multiple of `unit` long."""
     ...
 
+  def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
+    """(open file, first byte, bytes) where a tensor's values lie as they are; None: nowhere."""
+    ...
+
 
 class Torch:
   """The tensors of one checkpoint of torch's."""
@@ -53,6 +58,10 @@ class Torch:
   def blocks(self, path: str, layer: int, unit: int) -> Iterator[np.ndarray]:
     return self._stored.blocks(self._table[path][layer].name, unit)
 
+  def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
+    # Only there can the kernel copy from file to file.
+    return self._stored.place(self._table[path][layer].name) if sys.platform == "linux" else None
+
 
 class Parts:
   """A model put together: each part from a source of its own."""
@@ -65,6 +74,9 @@ class Parts:
 
   def blocks(self, path: str, layer: int, unit: int) -> Iterator[np.ndarray]:
     return self._sources[path.split("/")[0]].blocks(path, layer, unit)
+
+  def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
+    return self._sources[path.split("/")[0]].place(path, layer)
 
 
 class Params:
@@ -83,6 +95,9 @@ class Params:
     entry, leaf = self._table[path][layer], self._leaves[path]
     own = leaf[layer] if len(leaf.shape) > len(entry.ours) else leaf
     yield np.ascontiguousarray(entry.to_torch(np.asarray(own))).reshape(-1)
+
+  def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
+    return None
 
 
 class Fresh:
@@ -105,6 +120,9 @@ class Fresh:
       leaf = np.asarray(spec.init(own, spec.shape, spec.dtype, None)).astype(self._dtype)
       self._last = path, Params({path: leaf}, self._config)
     return self._last[1].blocks(path, layer, unit)
+
+  def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
+    return None
 
 
 class Run:
@@ -141,6 +159,9 @@ class Run:
       view = leaf[layers.start : layers.stop].transpose((0, *(1 + i for i in entry.order)))
       self._group = path, layers, view.read(order="C").result()
     yield self._group[2][layer - self._group[1].start].reshape(-1)
+
+  def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
+    return None
 
   def _together(self, leaf: ts.TensorStore) -> int:
     """How many layers are read at once: as many as share their chunks, within reason."""

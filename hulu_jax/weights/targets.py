@@ -49,13 +49,9 @@ def write_torch(
       descriptor = os.open(folder / name, os.O_WRONLY)
       stack.callback(os.close, descriptor)
       places |= {tensor: (descriptor, start) for tensor, start in starts.items()}
-    done, total = 0, sum(item.size for item in items)
+    meter = _Meter(sum(item.size for item in items), progress)
     for item in items:
-      descriptor, start = places[item.entry.name]
-      for block in rows.blocks(source, item):
-        start += _write(descriptor, block, start)
-        done += block.nbytes
-        progress(done, total)
+      _fill(*places[item.entry.name], item, source, rows, meter)
   if not one:
     weight_map = {i.entry.name: n for n, shard in zip(names, shards, strict=True) for i in shard}
     _write_index(folder, weight_map, items)
@@ -96,23 +92,20 @@ def write_run(
     leaves.setdefault(item.path, []).append(item)
   state = checkpoint.folder(folder) / "0" / "state"
   state.mkdir(parents=True)
-  done, total = 0, sum(item.size for item in items)
+  meter = _Meter(sum(item.size for item in items), progress)
   for path, layers in leaves.items():
     types = {item.dtype for item in layers}
     if len(types) > 1:
       listed = sorted(dtype.name for dtype in types)
       raise ValueError(f"the layers of {path} are stored as {listed}; choose one with --dtype")
-    stacked = "/layers/" in path
     array = state / ".".join(("params", *path.split("/")))
     array.mkdir()
-    (array / "zarr.json").write_text(json.dumps(_zarr(layers, stacked)))
+    (array / "zarr.json").write_text(json.dumps(_zarr(layers, "/layers/" in path)))
     for item in layers:
-      place = [str(item.layer)] if stacked else []
+      place = [str(item.layer)] if "/layers/" in path else []
       chunk = ".".join(["c", *place, *("0" for _ in item.entry.ours)])
       with (array / chunk).open("xb") as file:
-        for block in rows.blocks(source, item):
-          done += file.write(block.view(np.uint8).data)
-          progress(done, total)
+        _fill(file.fileno(), 0, item, source, rows, meter)
   (state / "_METADATA").write_text(json.dumps(_metadata(leaves)))
 
 
@@ -158,6 +151,41 @@ def _metadata(leaves: dict[str, list[Item]]) -> dict[str, object]:
     "store_array_data_equal_to_fill_value": True,
     "custom_metadata": None,
   }
+
+
+class _Meter:
+  """Adds up what was written."""
+
+  def __init__(self, total: int, progress: Progress):
+    self._done, self._total, self._progress = 0, total, progress
+
+  def add(self, size: int) -> None:
+    self._done += size
+    self._progress(self._done, self._total)
+
+
+def _fill(
+  descriptor: int, start: int, item: Item, source: Source, rows: Rows, meter: _Meter
+) -> None:
+  """Writes one tensor at `start`; bytes that need no look at them never leave the kernel."""
+  place = source.place(item.path, item.layer)
+  if place is None or not rows.untouched(source, item):
+    for block in rows.blocks(source, item):
+      start += _write(descriptor, block, start)
+      meter.add(block.nbytes)
+    return
+  origin, first, size = place
+  os.lseek(descriptor, start, os.SEEK_SET)
+  while size:
+    sent = os.sendfile(descriptor, origin, first, min(size, _AT_ONCE))
+    if not sent:
+      raise ValueError(f"{item.entry.name}: its file ended while it was read")
+    first, size = first + sent, size - sent
+    meter.add(sent)
+
+
+# Between two looks at the clock of a progress bar.
+_AT_ONCE = 1 << 26
 
 
 def _write(descriptor: int, block: np.ndarray, start: int) -> int:
