@@ -6,6 +6,8 @@ Both kinds of target store that order (see `targets`), so a tensor passes throug
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
+import math
+import os
 import pathlib
 import sys
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ from hulu_jax.core.params import ParamSpec
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.weights import checkpoint
+from hulu_jax.weights import chunks
 from hulu_jax.weights import headers
 from hulu_jax.weights import names
 from hulu_jax.weights.files import Tensors
@@ -143,6 +146,8 @@ class Run:
     self._context = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
     self._open: dict[str, ts.TensorStore] = {}
     self._group: tuple[str, range, np.ndarray] | None = None
+    self._ours: dict[str, bool] = {}
+    self._last: int | None = None  # the file of the last `place`, open until the next
 
   def dtype(self, path: str, layer: int) -> np.dtype:
     return np.dtype(self._leaf(path).dtype.numpy_dtype)
@@ -161,7 +166,25 @@ class Run:
     yield self._group[2][layer - self._group[1].start].reshape(-1)
 
   def place(self, path: str, layer: int) -> tuple[int, int, int] | None:
-    return None
+    """Of arrays as `chunks` has them: then a layer is a file."""
+    entry, dtype = self._table[path][layer], self.dtype(path, layer)
+    array = self._state / chunks.folder(path)
+    if path not in self._ours:
+      said = array / chunks.METADATA
+      expected = chunks.metadata(path, entry, len(self._table[path]), dtype)
+      self._ours[path] = said.is_file() and json.loads(said.read_text()) == expected
+    if not self._ours[path] or sys.platform != "linux":
+      return None
+    file = array / chunks.file(path, entry, layer)
+    size = dtype.itemsize * math.prod(entry.shape)
+    if not file.is_file() or file.stat().st_size != size:
+      raise ValueError(
+        f"{array.name} of {self._state} is damaged: {file.name} has not {size} bytes"
+      )
+    if self._last is not None:
+      os.close(self._last)
+    self._last = os.open(file, os.O_RDONLY)
+    return self._last, 0, size
 
   def _together(self, leaf: ts.TensorStore) -> int:
     """How many layers are read at once: as many as share their chunks, within reason."""
@@ -171,7 +194,7 @@ class Run:
 
   def _leaf(self, path: str) -> ts.TensorStore:
     if path not in self._open:
-      name = ".".join(("params", *path.split("/"))) + "/"
+      name = f"{chunks.folder(path)}/"
       base = f"{self._state}/"
       inside = {"driver": "ocdbt", "base": f"file://{base}", "path": name}
       plain = {"driver": "file", "path": base + name}
@@ -196,7 +219,7 @@ class Item:
   @property
   def size(self) -> int:
     """Bytes."""
-    return int(np.prod(self.entry.shape, dtype=np.int64)) * self.dtype.itemsize
+    return math.prod(self.entry.shape) * self.dtype.itemsize
 
 
 def items(

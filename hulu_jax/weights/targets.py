@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 
 from hulu_jax.weights import checkpoint
+from hulu_jax.weights import chunks
 from hulu_jax.weights import files
 from hulu_jax.weights import headers
 from hulu_jax.weights.rows import Rows
@@ -98,36 +99,14 @@ def write_run(
     if len(types) > 1:
       listed = sorted(dtype.name for dtype in types)
       raise ValueError(f"the layers of {path} are stored as {listed}; choose one with --dtype")
-    array = state / ".".join(("params", *path.split("/")))
+    array = state / chunks.folder(path)
     array.mkdir()
-    (array / "zarr.json").write_text(json.dumps(_zarr(layers, "/layers/" in path)))
+    content = chunks.metadata(path, layers[0].entry, len(layers), layers[0].dtype)
+    (array / chunks.METADATA).write_text(json.dumps(content))
     for item in layers:
-      place = [str(item.layer)] if "/layers/" in path else []
-      chunk = ".".join(["c", *place, *("0" for _ in item.entry.ours)])
-      with (array / chunk).open("xb") as file:
+      with (array / chunks.file(path, item.entry, item.layer)).open("xb") as file:
         _fill(file.fileno(), 0, item, source, rows, meter)
   (state / "_METADATA").write_text(json.dumps(_metadata(leaves)))
-
-
-def _zarr(layers: Sequence[Item], stacked: bool) -> dict[str, object]:
-  """The zarr 3 metadata of one parameter, a chunk per layer."""
-  entry = layers[0].entry
-  stack, one = ([len(layers)], [1]) if stacked else ([], [])
-  order = [*range(len(stack)), *(len(stack) + i for i in entry.order)]
-  codecs = [
-    {"name": "transpose", "configuration": {"order": order}},
-    {"name": "bytes", "configuration": {"endian": "little"}},
-  ]
-  return {
-    "zarr_format": 3,
-    "node_type": "array",
-    "shape": [*stack, *entry.ours],
-    "data_type": layers[0].dtype.name,
-    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*one, *entry.ours]}},
-    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-    "fill_value": 0.0,
-    "codecs": codecs,
-  }
 
 
 def _metadata(leaves: dict[str, list[Item]]) -> dict[str, object]:
