@@ -12,7 +12,6 @@ import uuid
 
 # What a folder that may be replaced holds: a checkpoint of some layout, and nothing else is lost.
 _MARKS = ("config.json", "model.json")
-_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -35,7 +34,6 @@ def folder(
     with scratch(target) as new:
       yield new
       _sync(new)
-      (new / _LOCK).unlink()
       _rename(new, target)
   except OSError as error:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -49,7 +47,7 @@ def scratch(target: pathlib.Path) -> Iterator[pathlib.Path]:
   _remove_leftovers(target.absolute())
   new = _aside(target.absolute())
   new.mkdir()
-  lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+  lock = os.open(new, os.O_RDONLY)
   fcntl.flock(lock, fcntl.LOCK_EX)
   try:
     yield new
@@ -91,22 +89,28 @@ def check_target(target: pathlib.Path, source: pathlib.Path | None, *, force: bo
 def _remove_leftovers(target: pathlib.Path) -> None:
   """Of writers that are gone: the system drops a lock with its holder."""
   for old in target.parent.glob(f".{target.name}.partial-*"):
-    descriptor = os.open(old / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = os.open(old, os.O_RDONLY)
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      shutil.rmtree(old)
-    except BlockingIOError:
-      continue  # someone is at work there
+      if _take(descriptor):
+        shutil.rmtree(old)
     finally:
       os.close(descriptor)
+
+
+def _take(lock: int) -> bool:
+  """Whether a lock is free, and now ours; not if someone is at work there."""
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
 
 
 def _sync(root: pathlib.Path) -> None:
   """All at once: the disk then commits hundreds of small files in a few strokes."""
   paths = [os.path.join(path, name) for path, _, names in os.walk(root) for name in [*names, ""]]
   with futures.ThreadPoolExecutor(16) as pool:
-    for _ in pool.map(_sync_one, paths):
-      pass  # so that an error is raised
+    list(pool.map(_sync_one, paths))  # asked for, an error is raised
 
 
 def _sync_one(path: str | pathlib.Path) -> None:
@@ -124,5 +128,4 @@ def _rename(new: pathlib.Path, target: pathlib.Path) -> None:
     target.rename(old)
   new.rename(target)
   _sync_one(target.parent)
-  if old.exists():
-    shutil.rmtree(old)
+  shutil.rmtree(old, ignore_errors=True)

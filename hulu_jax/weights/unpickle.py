@@ -5,6 +5,7 @@ and what it makes of them reaches the caller as plain bytes.
 """
 
 from collections.abc import Iterator
+import json
 import os
 import pathlib
 import subprocess
@@ -40,8 +41,9 @@ def to_safetensors(paths: list[pathlib.Path], scratch: pathlib.Path) -> None:
   Raises:
     ValueError: torch is missing or too old, or a file holds anything but tensors.
   """
-  command = [sys.executable, "-m", "hulu_jax.weights.unpickle", str(scratch), *map(str, paths)]
-  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  command = [sys.executable, "-m", "hulu_jax.weights.unpickle"]
+  order = json.dumps([str(scratch), *map(str, paths)])
+  done = subprocess.run(command, input=order, capture_output=True, text=True, check=False)
   if done.returncode:
     said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     raise ValueError(f"{paths[0].parent}: torch with weights_only refuses: {said[-1]}")
@@ -85,4 +87,5 @@ def _checked(tensors: Any, names: Any) -> Iterator[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-  _main(pathlib.Path(sys.argv[1]), [pathlib.Path(path) for path in sys.argv[2:]])
+  to, *pickles = map(pathlib.Path, json.load(sys.stdin))
+  _main(to, pickles)
