@@ -1,6 +1,7 @@
 """`hulu convert`: a checkpoint from one layout to another, to PyTorch and back, bit by bit."""
 
 import argparse
+import importlib.util
 from pathlib import Path
 import sys
 
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> int:
   args = _parser().parse_args(argv)
   platform.narrow()
   try:
+    if args.verify:
+      _check_verify(args)
     _convert(args)
     same = not args.verify or _verify(args)
   except (ValueError, OSError) as error:
@@ -142,10 +145,21 @@ def _bytes(text: str) -> int:
   return int(number) * _UNITS[unit]
 
 
+def _check_verify(args: argparse.Namespace) -> None:
+  """What would only be found out after a long conversion."""
+  for package in ("torch", "transformers"):
+    if importlib.util.find_spec(package) is None:
+      raise ValueError(f"--verify needs {package}: pip install 'hulu_jax[verify]'")
+  if args.to == "hulu_jax" and (args.add or args.fresh):
+    raise ValueError("--verify needs one whole model on PyTorch's side: SRC is in parts")
+
+
 def _verify(args: argparse.Namespace) -> bool:
   # What was rounded on the way differs by that much, however exactly it is computed.
   coarse = "float32" if args.dtype in (None, "float32") else "bfloat16"
   usual = max(_convert_verify.TOLERANCE[kind] for kind in (coarse, args.verify_dtype))
   tolerance = usual if args.tolerance is None else args.tolerance
   check = _convert_verify.Check(args.tokenizer, args.verify_dtype, tolerance)
-  return _convert_verify.compare(args.source, args.target, check)
+  # A model in parts is opened whole at DST alone: there both readers must agree.
+  source = args.target if args.add or args.fresh else args.source
+  return _convert_verify.compare(source, args.target, check)

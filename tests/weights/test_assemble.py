@@ -101,6 +101,18 @@ def test_a_projector_of_another_run_replaces_that_of_a_whole_model(parts):
   assert written.read(root / "b") == written.as_read(arrays | found["mm"])
 
 
+def test_a_model_in_parts_is_verified_where_it_is_whole(parts, monkeypatch, capsys):
+  root, _ = parts
+  add = (f"--add={root / 'eye'}", "--fresh=projector", "--verify")
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+  assert run(root / "qwen", root / "b", "--to=hulu_jax", *add) == 2
+  assert "SRC is in parts" in capsys.readouterr().err
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  assert run(root / "qwen", root / "b", "--to=hulu-med", *add) == 2
+  assert "--verify needs torch: pip install 'hulu_jax[verify]'" in capsys.readouterr().err
+  assert not (root / "b").exists()
+
+
 def test_a_part_alone_is_no_model_to_load(parts):
   root, _ = parts
   with pytest.raises(ValueError, match="those of decoder alone, without vision; hulu convert puts"):
