@@ -5,6 +5,7 @@ The original code multiplies the row of the image token by 0, which a NaN surviv
 
 from collections.abc import Iterator
 import dataclasses
+import os
 
 import numpy as np
 
@@ -25,9 +26,11 @@ class Rows:
   image: int | None
   notes: list[str]
 
-  def untouched(self, source: Source, item: Item) -> bool:
-    """Whether a tensor passes through as it is stored."""
-    return item.path not in _TABLES and source.dtype(item.path, item.layer) == item.dtype
+  def untouched(self, place: tuple[int, int, int], source: Source, item: Item) -> bool:
+    """Whether a tensor, stored at (open file, first byte, bytes), passes through as it is."""
+    if source.dtype(item.path, item.layer) != item.dtype:
+      return False
+    return item.path not in _TABLES or _clean_file(*place, item.dtype)
 
   def blocks(self, source: Source, item: Item) -> Iterator[np.ndarray]:
     """The tensor's values in `item.dtype`.
@@ -66,6 +69,18 @@ class Rows:
     block = block.copy().reshape(-1, width)
     block[bad] = 0
     return block.reshape(-1)
+
+
+def _clean_file(descriptor: int, start: int, size: int, dtype: np.dtype) -> bool:
+  buffer = np.zeros(1 << 20, np.uint8)
+  end = start + size
+  while start < end:
+    got = os.preadv(descriptor, [buffer[: end - start].data], start)
+    whole = got - got % dtype.itemsize
+    if not whole or not _clean(buffer[:whole].view(dtype)):
+      return False
+    start += whole
+  return True
 
 
 def _clean(block: np.ndarray) -> bool:

@@ -148,7 +148,7 @@ def _fill(
 ) -> None:
   """Writes one tensor at `start`; bytes that need no look at them never leave the kernel."""
   place = source.place(item.path, item.layer)
-  if place is None or not rows.untouched(source, item):
+  if place is None or not rows.untouched(place, source, item):
     for block in rows.blocks(source, item):
       start += _write(descriptor, block, start)
       meter.add(block.nbytes)
