@@ -1,5 +1,7 @@
 """Conversion against a plain copy of the same bytes on the same disk, both until they are on it.
 
+  PYTHONPATH=. .venv/bin/python benchmarks/convert.py --gigabytes 1.8 --repeats 2
+
 A folder of random bfloat16 numbers is made (`--gigabytes`, default 2) and converted to every layout
 in a process of its own; between conversions it is copied.  Printed: median of the ratios of
 throughput, and the peak memory of the process beside the bound of 2 x the largest tensor + 1 GB.
@@ -89,14 +91,14 @@ def make(folder: Path, gigabytes: float) -> tuple[int, int]:
 
 
 def measured(source: Path, layout: str, root: Path, repeats: int) -> tuple[float, float]:
-  """(median throughput over that of the copy right before it, largest peak memory)."""
+  """(median throughput over that of the copies right before and after it, largest peak memory)."""
   ratios, peaks = [], []
   for _ in range(repeats):
-    seconds = copy(source, root / "copy")
+    before = copy(source, root / "copy")
     took, peak = convert(source, root / "made", layout)
-    shutil.rmtree(root / "copy")
+    after = copy(source, root / "copy")
     shutil.rmtree(root / "made")
-    ratios.append(seconds / took)
+    ratios.append((before + after) / 2 / took)
     peaks.append(peak)
   return statistics.median(ratios), max(peaks)
 
@@ -109,7 +111,9 @@ def copy(source: Path, target: Path) -> float:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-  return time.monotonic() - start
+  seconds = time.monotonic() - start
+  shutil.rmtree(target)
+  return seconds
 
 
 def convert(source: Path, target: Path, layout: str) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def write_torch(
 ) -> None:
   """Safetensors of at most `shard_size` bytes (or one tensor), with an index if there are several.
 
-  A layer's tensors stand together; the order of `items` is only the order of reading.
+  A layer's tensors stand together, whatever the order of `items`.
   """
   shards = list(_shards(items, shard_size))
   one = len(shards) == 1
@@ -51,7 +51,9 @@ def write_torch(
       stack.callback(os.close, descriptor)
       places |= {tensor: (descriptor, start) for tensor, start in starts.items()}
     meter = _Meter(sum(item.size for item in items), progress)
-    for item in items:
+    # Disks like one direction; a source without files reads its stacks leaf by leaf instead.
+    anywhere = source.place(items[0].path, items[0].layer) is not None
+    for item in [i for shard in shards for i in shard] if anywhere else items:
       _fill(*places[item.entry.name], item, source, rows, meter)
   if not one:
     weight_map = {i.entry.name: n for n, shard in zip(names, shards, strict=True) for i in shard}
