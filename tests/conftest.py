@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
+from hypothesis import HealthCheck
+from hypothesis import settings
 import jax
 import pytest
 
@@ -25,6 +27,12 @@ assert int(os.environ["NPROC"]) >= 16, f"NPROC was set before {hulu_jax.__name__
 
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+# How long an example takes says how busy the machine is, nothing about the code.
+settings.register_profile(
+  "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any_machine")
 
 # Compiles in half the time; tests compare values, not speed.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

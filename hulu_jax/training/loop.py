@@ -59,7 +59,7 @@ def train(
   with (
     jax.set_mesh(mesh),
     _reporting(cfg, workdir, report) as finish,
-    Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
+    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=program.adapters) as checkpoints,
     _decoding(cfg.data) as read,  # closed after those who read
     contextlib.closing(_iterator(cfg, program, datasets, words, workdir, shard, read)) as data,
   ):
@@ -145,7 +145,7 @@ def _describe(program: Program, words: Tokenizer, workdir: Path) -> None:
   new = workdir / "new"
   new.mkdir(exist_ok=True)
   words.save(new)
-  stored.write_description(new, program.config, program.policy)
+  stored.write_description(new, program.config, program.policy, program.adapters)
   for path in new.iterdir():
     path.replace(workdir / path.name)
   new.rmdir()
@@ -165,7 +165,7 @@ def _first_state(
   if cfg.init_from:
     source = Path(cfg.init_from)
     if stored.is_run(source):
-      params = stored.load_params(source, program.specs, mesh)
+      params = stored.load_plain(source, program.base, mesh)
     else:
       params = weights_load.load_params(source, program.config, mesh)
     return jax.jit(program.state)(params)
