@@ -85,12 +85,12 @@ _7B["mesh"] = {"data": 2, "fsdp": 128, "tensor": 1}
 _32B = {"experiment": "finetune", "preset": "hulu-32b", "rows": 128, **_V5P_256}
 _32B["mesh"] = {"data": 1, "fsdp": 128, "tensor": 1}
 STEPS = (
-  Step(**_7B, shape="pictures", recorded=None),
-  Step(**_7B, shape="grey_stacks", recorded=None),
-  Step(**_7B, shape="colour_stacks", recorded=None),
-  Step(**_32B, shape="pictures", recorded=None),
-  Step(**_32B, shape="grey_stacks", recorded=None),
-  Step(**_32B, shape="colour_stacks", recorded=None),
+  Step(**_7B, shape="pictures", recorded=9.53),
+  Step(**_7B, shape="grey_stacks", recorded=9.27),
+  Step(**_7B, shape="colour_stacks", recorded=9.52),
+  Step(**_32B, shape="pictures", recorded=22.33),
+  Step(**_32B, shape="grey_stacks", recorded=28.71),
+  Step(**_32B, shape="colour_stacks", recorded=30.39),
 )
 
 
