@@ -3,8 +3,8 @@
   hulu train --config=experiments/quickstart.py --workdir=runs/quickstart
   hulu evaluate --workdir=runs/quickstart --benchmark=synthetic_disc
 
-Seed 0, two CPU cores: text 0.92, presence 0.87, quadrant 0.86, third of a volume
-0.90, third of a cine 0.83 (300 questions each, held-out files); see benchmarks/RESULTS.md.
+Seed 0, two CPU cores: text 0.85, presence 0.88, quadrant 0.90, third of a volume
+0.87, third of a cine 0.82 (300 questions each, held-out files); see benchmarks/RESULTS.md.
 """
 
 import ml_collections
