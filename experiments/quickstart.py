@@ -16,6 +16,8 @@ def get_config():
   c.model = "tiny"
   c.steps = 2500
   c.report_every = 20
+  c.evaluate_every = 0
+  c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}

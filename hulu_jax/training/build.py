@@ -31,20 +31,20 @@ from hulu_jax.training.state import TrainState
 class Program:
   """Everything about a run that needs neither devices nor data.
 
-  shapes: the lightest first, all with the same rows.  state: params -> TrainState; steps: one per
-  shape, (state, batch) -> (state, metrics).
+  shapes: the lightest first, all with the same rows.  state: (params, steps done) -> TrainState;
+  steps: one per shape, (state, batch) -> (state, metrics).
   """
 
   config: HuluConfig
   policy: Policy
   shapes: tuple[StepShape, ...]
   specs: P.Specs
-  state: Callable[[P.Params], TrainState]
+  state: Callable[[P.Params, int], TrainState]
   steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
-    return self.state(P.initialize(key, self.specs))
+    return self.state(P.initialize(key, self.specs), 0)
 
   def check(self, mesh: jax.sharding.Mesh) -> None:
     """Raises where the mesh does not divide the parameters or the batch.
@@ -95,10 +95,10 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(rates, cfg.steps)
 
-  def state(params: P.Params) -> TrainState:
+  def state(params: P.Params, step: int) -> TrainState:
     trainable, frozen = tree.partition(params, cfg.trainable)
     opt = transform.init(trainable)
-    return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, opt)
+    return TrainState(jnp.asarray(step, jnp.int32), trainable, frozen, opt)
 
   def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
     merges = tuple(g.merge for g in shape.groups)
