@@ -73,6 +73,8 @@ def get_config(size="hulu-7b"):
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = _MESHES[size]
   c.compute = {"dtype": "bfloat16", "vision_remat": "full", "decoder_remat": "full"}
+  # Most patches of a row in one pass of the encoder; None: all at once.
+  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
   # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
   c.compute.kernels = {
     "visual_tokenizer": "auto",

@@ -22,6 +22,7 @@ def get_config():
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
+  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)  # all patches at once
   # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
   c.compute.kernels = {
     "visual_tokenizer": "auto",

@@ -174,6 +174,7 @@ def load(
     raise ValueError(f"{source}: patches of {config.vision.patch}, media come in {policy.patch}")
   compute = Compute(
     dtype=jnp.dtype(dtype),
+    vision_pass=None,
     vision_remat="none",
     decoder_remat="none",
     kernels=choice.automatic(jax.default_backend()),

@@ -1,6 +1,6 @@
 """Logical axis names to mesh axes, in one table; nothing else in the project names a mesh axis."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import math
 from typing import Any
 
@@ -44,6 +44,12 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
       f"found {jax.device_count()} ({jax.default_backend()})"
     )
   return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes))
+
+
+def mesh_over(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+  """The same mesh over devices that need not be here: those of a topology, to compile for."""
+  sizes = _sizes(shape)
+  return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes), devices=devices)
 
 
 def one_device_mesh() -> jax.sharding.Mesh:

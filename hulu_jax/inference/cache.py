@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hulu_jax.models import attention
+from hulu_jax.kernels.attention import reference
 
 
 class Cache(NamedTuple):
@@ -36,4 +36,4 @@ def attend(q: jax.Array, cache: Cache, positions: jax.Array) -> jax.Array:
   Slots past a row's position hold padding of the prompt until a token is written there.
   """
   seen = jnp.arange(cache.k.shape[1]) <= positions[:, None]
-  return attention.attend(q, cache.k, cache.v, seen[:, None, :])
+  return reference.attend(q, cache.k, cache.v, seen[:, None, :])

@@ -50,10 +50,10 @@ def prefill(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> tuple[jax.Array, Cache]:
   """One prompt per row -> (hidden [batch, L, embed], the cache of its L positions)."""
-  mask = attention.causal_segments(batch.segments)
 
   def attend(q, k, v, _):
-    return attention.attend(q, k, v, mask), Cache(k, v)
+    name = compute.kernels.decoder_attention
+    return attention.in_rows(q, k, v, batch.segments, name), Cache(k, v)
 
   x = hulu.embed(w, batch, merges, c, compute)
   return decoder.forward(w["decoder"], x, batch.positions, attend, None, c.decoder, compute)

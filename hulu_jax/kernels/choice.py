@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 import dataclasses
 
+from hulu_jax.kernels.attention import names as attention
+
 AUTO = "auto"
 
 
@@ -16,6 +18,14 @@ class Kernels:
   decoder_attention: str
 
 
+# Operation -> implementation -> the platforms that it runs on.
+RUNS_ON: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+  "visual_tokenizer": {"reference": ("cpu", "tpu", "gpu")},
+  "token_compaction": {"reference": ("cpu", "tpu", "gpu")},
+  "encoder_attention": attention.RUNS_ON,
+  "decoder_attention": attention.RUNS_ON,
+}
+
 REFERENCE = Kernels(
   visual_tokenizer="reference",
   token_compaction="reference",
@@ -23,7 +33,8 @@ REFERENCE = Kernels(
   decoder_attention="reference",
 )
 
-DEFAULTS: Mapping[str, Kernels] = {"cpu": REFERENCE, "tpu": REFERENCE, "gpu": REFERENCE}
+_XLA = dataclasses.replace(REFERENCE, encoder_attention="xla", decoder_attention="xla")
+DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _XLA, "gpu": _XLA}
 
 
 def automatic(platform: str) -> Kernels:
@@ -41,10 +52,26 @@ def resolve(wanted: Mapping[str, str], platform: str) -> Kernels:
   """A name for every operation; `wanted` gives one each, or "auto" for the platform's best.
 
   Raises:
-    ValueError: an operation that is missing or unknown, or a platform without defaults.
+    ValueError: an operation that is missing or unknown, a name that there is not or that does not
+      run on this platform, or a platform without defaults.
   """
   names = {field.name for field in dataclasses.fields(Kernels)}
   if set(wanted) != names:
     raise ValueError(f"kernels {sorted(wanted)}; expected exactly {sorted(names)}")
   auto = dataclasses.asdict(automatic(platform))
-  return Kernels(**{n: auto[n] if wanted[n] == AUTO else wanted[n] for n in names})
+  chosen = {n: auto[n] if wanted[n] == AUTO else wanted[n] for n in names}
+  for operation, name in chosen.items():
+    _check(operation, name, platform)
+  return Kernels(**chosen)
+
+
+def _check(operation: str, name: str, platform: str) -> None:
+  there_are = RUNS_ON[operation]
+  if name not in there_are:
+    raise ValueError(f"kernels.{operation}: no {name!r}; there are: {', '.join(there_are)}")
+  if platform not in there_are[name]:
+    able = [other for other, platforms in there_are.items() if platform in platforms]
+    raise ValueError(
+      f"kernels.{operation}: {name!r} runs on {' and '.join(there_are[name])}, this is {platform}; "
+      f"here run: {', '.join(able)}"
+    )

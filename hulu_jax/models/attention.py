@@ -1,43 +1,41 @@
-"""Attention with grouped key and value heads under a boolean mask: the meaning, in plain jnp."""
+"""Attention as the models use it: frames inside the slots of an encoder, samples inside a row."""
 
+import einops
 import jax
 import jax.numpy as jnp
 
-# Finite, so that a row that sees nothing (padding) stays finite.
-_MASKED = -1e30
+from hulu_jax.kernels.attention import api
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-  """Softmax attention, logits and softmax in float32.
+def in_slots(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: tuple[jax.Array, ...],
+  implementation: str,
+) -> jax.Array:
+  """Every patch over its own frame.  q, k, v: [batch, all patches, heads, head_dim], the slots of
+  all groups one after the other; segments[g]: int [batch, slots, size], 0 is padding.
 
-  q: [..., queries, heads, head_dim]; k, v: [..., keys, kv_heads, head_dim], query head h reads
-  key head h // (heads / kv_heads); mask: bool [..., queries, keys], True where a query may look.
-  Returns [..., queries, heads, head_dim] in v's dtype.
+  Returns the shape of q; what belongs to padding is zero.
   """
-  *lead, queries, heads, head_dim = q.shape
-  kv_heads = k.shape[-2]
-  q = q.reshape(*lead, queries, kv_heads, heads // kv_heads, head_dim)
-  logits = jnp.einsum("...qkgd,...tkd->...kgqt", q, k, preferred_element_type=jnp.float32)
-  logits = jnp.where(mask[..., None, None, :, :], logits * head_dim**-0.5, _MASKED)
-  weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  return jnp.einsum("...kgqt,...tkd->...qkgd", weights, v).reshape(*lead, queries, heads, head_dim)
+  out, start = [], 0
+  for own in segments:
+    slots, size = own.shape[1:]
+    here = (t[:, start : start + slots * size] for t in (q, k, v))
+    own_q, own_k, own_v = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in here)
+    seen = api.attention(own_q, own_k, own_v, own, causal=False, implementation=implementation)
+    out.append(einops.rearrange(seen, "b s n h d -> b (s n) h d"))
+    start += slots * size
+  return jnp.concatenate(out, axis=1)
 
 
-def causal_segments(segments: jax.Array) -> jax.Array:
-  """Mask of packed rows: a token sees itself and what came before it in its own segment.
+def in_rows(
+  q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, implementation: str
+) -> jax.Array:
+  """Every token over itself and what came before it in its sample.
 
-  segments: int [batch, seq], 0 is padding.  Returns bool [batch, seq, seq], e.g. for [1, 1, 2, 0]:
-    1 0 0 0
-    1 1 0 0
-    0 0 1 0
-    0 0 0 0
+  q: [batch, seq, heads, head_dim]; k, v with kv_heads; segments: int [batch, seq], 0 is padding.
+  Returns the shape of q; what belongs to padding is zero.
   """
-  same = segments[:, :, None] == segments[:, None, :]
-  order = jnp.arange(segments.shape[1])
-  return same & (order[:, None] >= order[None, :]) & (segments[:, :, None] > 0)
-
-
-def same_segment(segments: jax.Array) -> jax.Array:
-  """Mask of frames: a patch sees every patch of its frame.  int [..., n] -> bool [..., n, n]."""
-  same = segments[..., :, None] == segments[..., None, :]
-  return same & (segments[..., :, None] > 0)
+  return api.attention(q, k, v, segments, causal=True, implementation=implementation)

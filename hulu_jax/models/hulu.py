@@ -71,10 +71,10 @@ def forward(
 
   batch: a `data.schema.Batch` of arrays; merges: the merge size of each of its patch groups.
   """
-  mask = attention.causal_segments(batch.segments)
 
   def attend(q, k, v, cache):
-    return attention.attend(q, k, v, mask), cache
+    name = compute.kernels.decoder_attention
+    return attention.in_rows(q, k, v, batch.segments, name), cache
 
   x = embed(w, batch, merges, c, compute)
   return decoder.forward(w["decoder"], x, batch.positions, attend, None, c.decoder, compute)[0]

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from hulu_jax.kernels import choice
+from hulu_jax.kernels.attention import names
 from hulu_jax.kernels.choice import Kernels
 
-# Named so that "save_attention" can keep exactly these activations.
-ATTENTION = "attention"
+# Named so that "save_attention" can keep exactly these activations; attention itself names what
+# its own backward needs.
+ATTENTION = names.SAVED
 
 REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
   "none": lambda layer: layer,
@@ -28,9 +30,14 @@ REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compute:
   """How to run a model, apart from what it is: dtype of activations, what backward recomputes,
-  which implementation of every kernel."""
+  which implementation of every kernel.
+
+  vision_pass: most patches of a row that the encoder takes in one pass (`vision.passes`); None: all
+  of them at once.
+  """
 
   dtype: Any
+  vision_pass: int | None
   vision_remat: str
   decoder_remat: str
   kernels: Kernels
@@ -39,10 +46,16 @@ class Compute:
     for name in (self.vision_remat, self.decoder_remat):
       if name not in REMAT:
         raise ValueError(f"unknown remat {name!r}; there are: {', '.join(REMAT)}")
+    if self.vision_pass is not None and self.vision_pass < 1:
+      raise ValueError(f"vision_pass = {self.vision_pass}; expected a number of patches, or None")
 
 
 FLOAT32 = Compute(
-  dtype=jnp.float32, vision_remat="none", decoder_remat="none", kernels=choice.REFERENCE
+  dtype=jnp.float32,
+  vision_pass=None,
+  vision_remat="none",
+  decoder_remat="none",
+  kernels=choice.REFERENCE,
 )
 
 

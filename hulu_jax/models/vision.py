@@ -4,7 +4,8 @@ GEMMs run flat over every group; only attention and pooling look at slots.  Ther
 token, no absolute position and no attention between frames.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import einops
 import jax
@@ -20,6 +21,11 @@ from hulu_jax.models import scan
 from hulu_jax.models.config import VisionConfig
 from hulu_jax.models.norms import layer_norm
 from hulu_jax.models.scan import Compute
+
+# One patch group of a batch: patches, segments and places (see `forward`).
+Group = tuple[jax.Array, jax.Array, jax.Array]
+# (q, k, v), each [batch, all patches, heads, head_dim] -> attended, the same shape
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def specs(c: VisionConfig) -> P.Specs:
@@ -79,31 +85,17 @@ def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: Any) 
 
 
 def layer(
-  w: P.Params, x: jax.Array, angles: jax.Array, masks: tuple[jax.Array, ...], c: VisionConfig
+  w: P.Params, x: jax.Array, angles: jax.Array, attend: Attend, c: VisionConfig
 ) -> jax.Array:
-  """One pre-norm block.  x: [batch, seq, embed]; masks[g]: bool [batch, slots, size, size]."""
+  """One pre-norm block.  x: [batch, seq, embed]; angles: [batch, seq, head_dim / 2]."""
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
   q, k, v = (einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
-  a = _attend_in_slots(rope.rotate(q, angles), rope.rotate(k, angles), v, masks)
+  a = attend(rope.rotate(q, angles), rope.rotate(k, angles), v)
   a = checkpoint_name(a, scan.ATTENTION)
   x = x + einsum("bshd,hde->bse", a, w["o"]) + w["o_bias"].astype(x.dtype)
   h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
   h = jax.nn.gelu(einsum("bse,em->bsm", h, w["up"]) + w["up_bias"].astype(h.dtype))
   return x + einsum("bsm,me->bse", h, w["down"]) + w["down_bias"].astype(x.dtype)
-
-
-def _attend_in_slots(
-  q: jax.Array, k: jax.Array, v: jax.Array, masks: tuple[jax.Array, ...]
-) -> jax.Array:
-  out, start = [], 0
-  for mask in masks:
-    slots, size = mask.shape[1:3]
-    here = (t[:, start : start + slots * size] for t in (q, k, v))
-    own_q, own_k, own_v = (einops.rearrange(t, "b (s n) h d -> b s n h d", s=slots) for t in here)
-    seen = attention.attend(own_q, own_k, own_v, mask)
-    out.append(einops.rearrange(seen, "b s n h d -> b (s n) h d"))
-    start += slots * size
-  return jnp.concatenate(out, axis=1)
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -122,18 +114,78 @@ def forward(
 
   patches[g]: uint8 [batch, slots, size, patch**2 * channels]; segments[g]: int [batch, slots,
   size]; hw[g]: int [batch, slots, size, 2].
+
+  Attention never leaves a slot, so the encoder may run in passes over whole slots
+  (`compute.vision_pass`).  Then backward keeps what a pass gives and recomputes what is inside it,
+  one pass at a time: memory follows the largest pass instead of all patches of a row.
   """
-  embedded = [embed_patches(w["patch"], _flat(p), c, compute.dtype) for p in patches]
+  groups = tuple(zip(patches, segments, hw, strict=True))
+
+  def encode(groups: tuple[Group, ...]) -> jax.Array:
+    return _encode(w, groups, c, compute)
+
+  if compute.vision_pass is None:
+    x = encode(groups)
+  else:
+    # Each argument is differentiated through the checkpoint; `w` is closed over.
+    one_pass = jax.checkpoint(encode)
+    runs = passes(tuple((s.shape[1], s.shape[2]) for s in segments), compute.vision_pass)
+    x = jnp.concatenate([_in_passes(one_pass, groups[r.start : r.stop], r.times) for r in runs], 1)
+  return layer_norm(x, w["norm"]["scale"], w["norm"]["bias"], c.norm_eps)
+
+
+class Run(NamedTuple):
+  """Groups start to stop of a row, encoded in `times` equal passes; several groups in one only."""
+
+  start: int
+  stop: int
+  times: int
+
+
+def passes(groups: tuple[tuple[int, int], ...], limit: int) -> tuple[Run, ...]:
+  """Which groups (slots, size) share a pass, and which one needs several.
+
+  No pass holds more than `limit` patches, but for a single slot, which is never cut.  Passes of one
+  group are equal, so that they are one compiled scan: 26 slots fall into 1, 2, 13 or 26.
+  """
+  runs: list[Run] = []
+  held = 0
+  for g, (slots, size) in enumerate(groups):
+    fits = slots * size <= limit
+    if runs and fits and held + slots * size <= limit:
+      runs[-1] = runs[-1]._replace(stop=g + 1)
+      held += slots * size
+      continue
+    most = max(n for n in range(1, slots + 1) if slots % n == 0 and (n == 1 or n * size <= limit))
+    runs.append(Run(g, g + 1, slots // most))
+    held = slots * size
+  return tuple(runs)
+
+
+def _in_passes(
+  encode: Callable[[tuple[Group, ...]], jax.Array], groups: tuple[Group, ...], times: int
+) -> jax.Array:
+  if times == 1:
+    return encode(groups)
+  cut = jax.tree.map(lambda t: einops.rearrange(t, "b (n s) ... -> n b s ...", n=times), groups)
+  return einops.rearrange(jax.lax.map(encode, cut), "n b s e -> b (n s) e")
+
+
+def _encode(w: P.Params, groups: tuple[Group, ...], c: VisionConfig, compute: Compute) -> jax.Array:
+  """All layers over these groups, flat: [batch, their patches, embed], before the last norm."""
+  embedded = [embed_patches(w["patch"], _flat(p), c, compute.dtype) for p, _, _ in groups]
   x = jnp.concatenate(embedded, axis=1)
-  places = jnp.concatenate([_flat(t) for t in hw], axis=1)
+  places = jnp.concatenate([_flat(hw) for _, _, hw in groups], axis=1)
   angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
-  masks = tuple(attention.same_segment(s) for s in segments)
+  segments = tuple(own for _, own, _ in groups)
+
+  def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    return attention.in_slots(q, k, v, segments, compute.kernels.encoder_attention)
 
   def step(x: jax.Array, weights: P.Params) -> tuple[jax.Array, None]:
-    return layer(weights, x, angles, masks, c), None
+    return layer(weights, x, angles, attend, c), None
 
-  x, _ = scan.over_layers(step, x, w["layers"], compute.vision_remat)
-  return layer_norm(x, w["norm"]["scale"], w["norm"]["bias"], c.norm_eps)
+  return scan.over_layers(step, x, w["layers"], compute.vision_remat)[0]
 
 
 def pool(x: jax.Array, sizes: tuple[tuple[int, int], ...]) -> jax.Array:

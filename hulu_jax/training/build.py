@@ -88,6 +88,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   tree.partition(specs, cfg.trainable)  # a pattern that matches nothing is an error here
   compute = Compute(
     dtype=jnp.dtype(cfg.compute.dtype),
+    vision_pass=cfg.compute.vision_pass,
     vision_remat=cfg.compute.vision_remat,
     decoder_remat=cfg.compute.decoder_remat,
     kernels=choice.resolve(cfg.compute.kernels.to_dict(), platform),

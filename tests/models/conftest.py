@@ -14,6 +14,7 @@ from hulu_jax.data import packing
 from hulu_jax.data.schema import Batch
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
+from hulu_jax.models.scan import Compute
 from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
@@ -82,8 +83,8 @@ class Run:
     return jax.tree.map(lambda m: np.asarray(m) / (1 - SETTINGS.b1), self.state.opt[1].mu)
 
 
-def run_step(params: Any, batch: Batch, options: dict[str, Any]) -> Run:
-  loss = step_lib.make_loss(presets.TINY, MERGES, REMAT, 1)
+def run_step(params: Any, batch: Batch, options: dict[str, Any], compute: Compute) -> Run:
+  loss = step_lib.make_loss(presets.TINY, MERGES, compute, 1)
   optimizer = optimizer_lib.make(SETTINGS, 10)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -99,13 +100,15 @@ def run_step(params: Any, batch: Batch, options: dict[str, Any]) -> Run:
 @pytest.fixture(scope="session")
 def run_on_one(params, mixed, quick) -> Run:
   """A train step without a mesh."""
-  return run_step(jax.device_put(params), mixed.batch, quick)
+  return run_step(jax.device_put(params), mixed.batch, quick, REMAT)
 
 
 @pytest.fixture(scope="session")
 def run_on_2x2x2(params, mixed, mesh_2x2x2) -> Run:
-  """The same step over two ways of data, fsdp and tensor."""
+  """The same step over two ways of data, fsdp and tensor, its encoder in passes of one slot."""
+  compute = dataclasses.replace(REMAT, vision_pass=36)
   where = sharding.shardings(hulu.specs(presets.TINY), mesh_2x2x2)
   rows = sharding.batch_sharding(mesh_2x2x2)
   with jax.set_mesh(mesh_2x2x2):
-    return run_step(jax.device_put(params, where), jax.device_put(mixed.batch, rows), {})
+    batch = jax.device_put(mixed.batch, rows)
+    return run_step(jax.device_put(params, where), batch, {}, compute)

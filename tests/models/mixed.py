@@ -9,6 +9,7 @@ from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
+from hulu_jax.kernels import choice
 from hulu_jax.models.scan import FLOAT32
 from hulu_jax.training import optimizer as optimizer_lib
 
@@ -22,7 +23,7 @@ SHAPE = StepShape(
   groups=(Group(2, 18, 3, 1), Group(2, 19, 1, 1), Group(2, 36, 1, 2), Group(1, 20, 3, 2)),
 )
 MERGES = tuple(g.merge for g in SHAPE.groups)
-PLAIN = FLOAT32
+PLAIN = dataclasses.replace(FLOAT32, kernels=choice.automatic("cpu"))
 REMAT = dataclasses.replace(PLAIN, vision_remat="full", decoder_remat="save_attention")
 # A gradient can be read off the optimizer's first moment: no clipping, and b1 = 0.5 halves it.
 SETTINGS = optimizer_lib.Settings(

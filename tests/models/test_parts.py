@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hulu_jax.data import vision as data_vision
-from hulu_jax.models import attention
+from hulu_jax.kernels.attention import reference as attention
 from hulu_jax.models import norms
 from hulu_jax.models import presets
 from hulu_jax.models import projector

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="parity compares with torch: install
 # float32 on both sides; sums of at most 72 terms of order one in another order.
 TOLERANCE = 1e-5
 
-_layer = jax.jit(vision.layer, static_argnums=4)
+_layer = jax.jit(vision.layer, static_argnums=(3, 4))
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -38,7 +38,9 @@ def test_encoder_layer(pair, index):
   angles = rope.grid_angles(
     jnp.asarray(np.pad(places, ((0, 1), (0, 0))))[None], c.head_dim, c.rope_theta
   )
-  ours = _layer(
-    pair.layer("vision", index), jnp.asarray(padded), angles, (attention.same_segment(segments),), c
-  )
+
+  def attend(q, k, v):
+    return attention.in_slots(q, k, v, (jnp.asarray(segments),), "xla")
+
+  ours = _layer(pair.layer("vision", index), jnp.asarray(padded), angles, attend, c)
   np.testing.assert_allclose(ours[0, :-1], theirs, rtol=0, atol=TOLERANCE)

@@ -43,6 +43,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.tokenizer = folder
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
+  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
   c.compute.kernels = {
     "visual_tokenizer": "auto",
     "token_compaction": "auto",

@@ -1,0 +1,220 @@
+"""Segment-aware attention block by block, in plain jnp: memory linear in length, on any platform.
+
+The online softmax and its backward by recomputation are those of FlashAttention-2 (Dao 2023,
+algorithms 1 and 2).  Pairs of blocks that share no segment are left out at run time, so a slot of
+several frames or a row of many short samples costs little more than its segments.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+import numpy as np
+
+from hulu_jax.kernels.attention import names
+from hulu_jax.kernels.attention import reference
+
+# Queries and keys of one block at most.
+BLOCK = 512
+# Logits in memory at once: what this many hold is one dense block, and more rows wait their turn.
+# 8 MB of float32 stays in a CPU's cache: at 324 patches and 16 heads a slot at a time takes 0.55 of
+# the time of four at once (benchmarks/encoder_own_ceiling.py measures the result).
+LOGITS = 2**21
+
+
+class _Rows(NamedTuple):
+  """Some rows, heads before tokens: q [r, kv_heads, group, n, head_dim], k and v without group."""
+
+  q: jax.Array
+  k: jax.Array
+  v: jax.Array
+  segments: jax.Array
+
+
+def attention(
+  q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, *, causal: bool
+) -> jax.Array:
+  """Softmax attention of every token over its own segment; see `api.attention` for the shapes."""
+  *lead, n, heads, _ = q.shape
+  if math.prod(lead) * heads * n * n <= LOGITS:
+    return reference.attention(q, k, v, segments, causal=causal)
+  blocks = math.ceil(n / BLOCK)
+  block = 8 * math.ceil(n / blocks / 8)
+  return blockwise(q, k, v, segments, causal=causal, block=block)
+
+
+def blockwise(
+  q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, *, causal: bool, block: int
+) -> jax.Array:
+  """`attention` in blocks of `block` tokens, whatever the size."""
+  n = q.shape[-3]
+  rows = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
+  extra = -n % block
+  padded = [jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in rows]
+  numbers = jnp.pad(segments.reshape(-1, n), ((0, 0), (0, extra)))
+  return _attention(*padded, numbers, causal, block)[:, :n].reshape(q.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _attention(q, k, v, segments, causal, block):
+  return _forward(q, k, v, segments, causal, block)[0]
+
+
+def _forward(q, k, v, segments, causal, block):
+  """Attended values, and the logarithm of every query's softmax sum [rows, heads, n]."""
+  one = functools.partial(_forward_rows, causal=causal, block=block)
+  return _in_turn(one, (q, k, v, segments), q.shape[2] * block**2)
+
+
+def _forward_named(q, k, v, segments, causal, block):
+  out, sums = (checkpoint_name(x, names.SAVED) for x in _forward(q, k, v, segments, causal, block))
+  return out, (q, k, v, segments, out, sums)
+
+
+def _backward(causal, block, saved, d_out):
+  one = functools.partial(_backward_rows, causal=causal, block=block)
+  grads = _in_turn(one, (*saved, d_out), d_out.shape[2] * block**2)
+  return (*grads, None)
+
+
+_attention.defvjp(_forward_named, _backward)
+
+
+def _in_turn(f, arrays, logits):
+  """f over groups of rows; `logits` are what one row has in memory."""
+  rows = arrays[0].shape[0]
+  at_once = max(r for r in range(1, rows + 1) if rows % r == 0 and (r == 1 or r * logits <= LOGITS))
+  if at_once == rows:
+    return f(arrays)
+  grouped = [x.reshape(rows // at_once, at_once, *x.shape[1:]) for x in arrays]
+  return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(f, grouped))
+
+
+def _forward_rows(arrays, causal, block):
+  q, k, v, segments = arrays
+  rows = _heads_first(q, k, v, segments)
+
+  def body(pair, state):
+    acc, top, total = state
+    i, j = pair
+    logits = _logits(rows, i, j, causal, block)
+    old = _take(top, i, block)
+    new = jnp.maximum(old, logits.max(axis=-1, keepdims=True))
+    weights, keep = jnp.exp(logits - new), jnp.exp(old - new)
+    found = _product("rkgqt,rktd->rkgqd", weights.astype(v.dtype), _take(rows.v, j, block))
+    return (
+      _put(acc, _take(acc, i, block) * keep + found, i, block),
+      _put(top, new, i, block),
+      _put(total, _take(total, i, block) * keep + weights.sum(-1, keepdims=True), i, block),
+    )
+
+  shape = (*rows.q.shape[:-1], 1)
+  start = (
+    jnp.zeros(rows.q.shape, jnp.float32),
+    jnp.full(shape, reference.MASKED, jnp.float32),
+    jnp.zeros(shape, jnp.float32),
+  )
+  acc, top, total = _over_pairs(body, start, segments, causal, block)
+  real = (segments > 0)[:, None, None, :, None]
+  total = jnp.where(real, total, 1.0)
+  out = jnp.where(real, acc / total, 0.0).astype(v.dtype)
+  return _heads_last(out), _heads_last(jnp.where(real, top + jnp.log(total), 0.0))
+
+
+def _backward_rows(arrays, causal, block):
+  q, k, v, segments, out, sums, d_out = arrays
+  # What leaves a padding token is zero whatever went in.
+  d_out = jnp.where(segments[..., None, None] > 0, d_out, 0)
+  moved = out.astype(jnp.float32) * d_out.astype(jnp.float32)
+  pulled = _group(moved.sum(axis=-1, keepdims=True), k)
+  d_out, sums = _group(d_out.astype(v.dtype), k), _group(sums, k)
+  rows = _heads_first(q, k, v, segments)
+  scale = q.shape[-1] ** -0.5
+
+  def body(pair, state):
+    dq, dk, dv = state
+    i, j = pair
+    own_d = _take(d_out, i, block)
+    logits = _logits(rows, i, j, causal, block)
+    weights = jnp.exp(logits - _take(sums, i, block))
+    d_weights = _product("rkgqd,rktd->rkgqt", own_d, _take(rows.v, j, block))
+    d_logits = weights * (d_weights - _take(pulled, i, block)) * scale
+    d_logits, weights = d_logits.astype(q.dtype), weights.astype(v.dtype)
+    more_q = _product("rkgqt,rktd->rkgqd", d_logits, _take(rows.k, j, block))
+    more_k = _product("rkgqt,rkgqd->rktd", d_logits, _take(rows.q, i, block))
+    more_v = _product("rkgqt,rkgqd->rktd", weights, own_d)
+    return (
+      _put(dq, _take(dq, i, block) + more_q, i, block),
+      _put(dk, _take(dk, j, block) + more_k, j, block),
+      _put(dv, _take(dv, j, block) + more_v, j, block),
+    )
+
+  start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (rows.q, rows.k, rows.v))
+  dq, dk, dv = _over_pairs(body, start, segments, causal, block)
+  return (
+    _heads_last(dq).astype(q.dtype),
+    jnp.moveaxis(dk, 1, 2).astype(k.dtype),
+    jnp.moveaxis(dv, 1, 2).astype(v.dtype),
+  )
+
+
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _heads_first(q, k, v, segments):
+  return _Rows(_group(q, k), jnp.moveaxis(k, 2, 1), jnp.moveaxis(v, 2, 1), segments)
+
+
+def _group(x, k):
+  """[r, n, heads, d] -> [r, kv_heads, group, n, d], the kv heads being those of k [r, n, ...]."""
+  r, n, heads, d = x.shape
+  return jnp.moveaxis(x, 2, 1).reshape(r, k.shape[2], heads // k.shape[2], n, d)
+
+
+def _heads_last(x):
+  """[r, kv_heads, group, n, d] -> [r, n, heads, d]."""
+  r, kv_heads, group, n, d = x.shape
+  return jnp.moveaxis(x.reshape(r, kv_heads * group, n, d), 1, 2)
+
+
+def _logits(rows, i, j, causal, block):
+  """float32 logits of query block i with key block j: [r, kv_heads, group, block, block]."""
+  logits = _product("rkgqd,rktd->rkgqt", _take(rows.q, i, block), _take(rows.k, j, block))
+  own, other = (_take(rows.segments[..., None], at, block)[..., 0] for at in (i, j))
+  seen = (own[:, :, None] == other[:, None, :]) & (own[:, :, None] > 0)
+  if causal:
+    order = jnp.arange(block)
+    seen &= i * block + order[:, None] >= j * block + order[None, :]
+  logits = logits * rows.q.shape[-1] ** -0.5
+  return jnp.where(seen[:, None, None], logits, reference.MASKED)
+
+
+def _over_pairs(body, start, segments, causal, block):
+  """body(pair, state) over the pairs of blocks in which some query may see some key.
+
+  Which pairs those are is known at run time only, so a loop of that many turns runs over a list
+  that has them first.
+  """
+  blocks = segments.shape[1] // block
+  pairs = [(i, j) for i in range(blocks) for j in range(i + 1 if causal else blocks)]
+  queries, keys = (np.array(side, np.int32) for side in zip(*pairs, strict=True))
+  numbers = segments.reshape(-1, blocks, block)
+  last = numbers.max(axis=-1)
+  first = jnp.where(numbers > 0, numbers, jnp.iinfo(numbers.dtype).max).min(axis=-1)
+  meet = (first[:, queries] <= last[:, keys]) & (first[:, keys] <= last[:, queries])
+  meet = meet.any(axis=0)
+  order = jnp.argsort(~meet, stable=True)
+  table = jnp.asarray(pairs, jnp.int32)[order]
+  return jax.lax.fori_loop(0, meet.sum(), lambda p, s: body((table[p, 0], table[p, 1]), s), start)
+
+
+def _take(x, i, block):
+  """Block i of x [..., n, d] along n."""
+  return jax.lax.dynamic_slice_in_dim(x, i * block, block, axis=x.ndim - 2)
+
+
+def _put(x, part, i, block):
+  return jax.lax.dynamic_update_slice_in_dim(x, part, i * block, axis=x.ndim - 2)
