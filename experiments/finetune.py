@@ -83,6 +83,8 @@ def get_config(size="hulu-7b"):
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.loss = {"z": 0.0, "chunk": 1024}
+  c.accumulate = 1
   # VideoLLaMA3's published rates for its later stages; Hulu-Med's own are not published.
   c.optimizer = {
     "learning_rates": {"vision": 2e-6, "projector": 1e-5, "decoder": 1e-5},

@@ -31,6 +31,8 @@ def get_config():
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.loss = {"z": 0.0, "chunk": 64}
+  c.accumulate = 1
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
     "warmup": 40,

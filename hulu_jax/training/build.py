@@ -22,6 +22,7 @@ from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+from hulu_jax.training import losses
 from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
@@ -39,6 +40,7 @@ class Program:
   policy: Policy
   shapes: tuple[StepShape, ...]
   specs: P.Specs
+  accumulate: int
   state: Callable[[P.Params, int], TrainState]
   steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
 
@@ -55,8 +57,11 @@ class Program:
     sharding_lib.shardings(self.specs, mesh)
     fewest = sharding_lib.fewest_rows(mesh)
     rows = self.shapes[0].rows
-    if rows % fewest:
-      raise ValueError(f"rows = {rows}; this mesh needs a multiple of {fewest}")
+    if rows % (fewest * self.accumulate):
+      raise ValueError(
+        f"rows = {rows}; this mesh needs a multiple of {fewest}, times accumulate = "
+        f"{self.accumulate}"
+      )
 
   def abstract_batch(self, shape: int, sharding: jax.sharding.Sharding) -> Batch:
     """A batch's shapes, for tracing and compiling step `shape` without data."""
@@ -93,6 +98,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     decoder_remat=cfg.compute.decoder_remat,
     kernels=choice.resolve(cfg.compute.kernels.to_dict(), platform),
   )
+  head = losses.Settings(**cfg.loss.to_dict())
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(rates, cfg.steps)
 
@@ -103,14 +109,15 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
 
   def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
     merges = tuple(g.merge for g in shape.groups)
-    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture))
-    return step_lib.make_train_step(loss, transform)
+    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), head)
+    return step_lib.make_train_step(loss, transform, cfg.accumulate)
 
   return Program(
     config=config,
     policy=media,
     shapes=shapes,
     specs=specs,
+    accumulate=cfg.accumulate,
     state=state,
     steps=tuple(step(shape) for shape in shapes),
   )

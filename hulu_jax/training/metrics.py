@@ -38,6 +38,7 @@ class Writer:
 
 def scalars(metrics: Mapping[str, Any], datasets: list[str]) -> dict[str, float]:
   """A step's metrics, fetched from the device, as named floats; per-dataset sums become means."""
-  out = {name: float(metrics[name]) for name in ("loss", "grad_norm", "weight")}
+  out = {name: float(metrics[name]) for name in ("loss", "weight")}
+  out |= {name: float(metrics[name]) for name in metrics if name.startswith("grad_norm")}
   sums = zip(datasets, metrics["loss_by_dataset"], metrics["weight_by_dataset"], strict=True)
   return out | {f"loss/{name}": float(loss / weight) for name, loss, weight in sums if weight > 0}

@@ -10,6 +10,7 @@ import optax
 
 from hulu_jax.core import tree
 from hulu_jax.data.schema import Batch
+from hulu_jax.models import decoder
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
@@ -17,42 +18,77 @@ from hulu_jax.training import losses
 from hulu_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+# (trainable, frozen, batch) -> (sum of the weighted losses, further sums, all of them to be added)
+LossFn = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 
 
 def make_loss(
-  config: HuluConfig, merges: tuple[int, ...], compute: Compute, datasets: int
-) -> Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]:
-  """(trainable, frozen, batch) -> (mean loss over supervised positions, sums by dataset)."""
+  config: HuluConfig,
+  merges: tuple[int, ...],
+  compute: Compute,
+  datasets: int,
+  settings: losses.Settings,
+) -> LossFn:
+  """The loss over supervised positions: a sum, with its weight and both by dataset beside it."""
 
   def loss_fn(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
     params = tree.merge(trainable, frozen)
-    logits = hulu.supervised_logits(params, batch, merges, config, compute)
+    hidden = hulu.forward(params, batch, merges, config, compute)
+    hidden = hulu.take_rows(hidden, batch.loss_index)
     targets = hulu.take_rows(batch.targets, batch.loss_index)
     source = hulu.take_rows(batch.source, batch.loss_index)
-    loss = losses.token_losses(logits, targets) * batch.loss_weights
-    total, weight = jnp.sum(loss), jnp.sum(batch.loss_weights)
+
+    def head(own: jax.Array) -> jax.Array:
+      return decoder.logits(params["decoder"], own, config.decoder)
+
+    loss = losses.in_chunks(head, hidden, targets, settings) * batch.loss_weights
     sums = {
-      "weight": weight,
+      "weight": jnp.sum(batch.loss_weights),
       "loss_by_dataset": losses.by_source(loss, source, datasets),
       "weight_by_dataset": losses.by_source(batch.loss_weights, source, datasets),
     }
-    return total / jnp.maximum(weight, 1.0), sums
+    return jnp.sum(loss), sums
 
   return loss_fn
 
 
 def make_train_step(
-  loss_fn: Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]],
-  optimizer: optax.GradientTransformation,
+  loss_fn: LossFn, optimizer: optax.GradientTransformation, accumulate: int
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """The step; only `trainable` is differentiated, so a frozen part costs no weight gradients."""
+  """The step; only `trainable` is differentiated, so a frozen part costs no weight gradients.
+
+  accumulate: microbatches that a batch's rows are dealt into, one after the other; sums of losses,
+  weights and gradients are added up and divided once, so their number does not change the step.
+  """
+  grad = jax.value_and_grad(loss_fn, has_aux=True)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    grad = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, sums), grads = grad(state.trainable, state.frozen, batch)
+    def add(so_far: Any, micro: Batch) -> tuple[Any, None]:
+      (loss, sums), grads = grad(state.trainable, state.frozen, micro)
+      return jax.tree.map(jnp.add, so_far, (loss, sums, grads)), None
+
+    if accumulate == 1:
+      (loss, sums), grads = grad(state.trainable, state.frozen, batch)
+    else:
+      # Each device deals its own rows: nothing moves.
+      micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+      first = jax.tree.map(lambda x: x[0], micros)
+      (one, sums), _ = jax.eval_shape(grad, state.trainable, state.frozen, first)
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (one, sums))
+      start = (*zeros, jax.tree.map(jnp.zeros_like, state.trainable))
+      (loss, sums, grads), _ = jax.lax.scan(add, start, micros)
+    weight = jnp.maximum(sums["weight"], 1.0)
+    grads = jax.tree.map(lambda g: g / weight, grads)
     updates, opt = optimizer.update(grads, state.opt, state.trainable)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **sums}
+    metrics = {"loss": loss / weight, **norms(grads), **sums}
     trainable = optax.apply_updates(state.trainable, updates)
     return dataclasses.replace(state, step=state.step + 1, trainable=trainable, opt=opt), metrics
 
   return train_step
+
+
+def norms(grads: Any) -> Metrics:
+  """`grad_norm` of all, and `grad_norm/MODULE` of each part that trains."""
+  trains = {name: part for name, part in grads.items() if jax.tree.leaves(part)}
+  own = {f"grad_norm/{name}": optax.tree.norm(part) for name, part in trains.items()}
+  return {"grad_norm": optax.tree.norm(grads), **own}

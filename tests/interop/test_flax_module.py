@@ -18,6 +18,7 @@ from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
 from tests.models.mixed import CONVERSATIONS
+from tests.models.mixed import HEAD
 from tests.models.mixed import MERGES
 from tests.models.mixed import PLAIN
 from tests.models.mixed import SETTINGS
@@ -140,8 +141,8 @@ def test_a_flax_train_state_takes_the_same_step(variables, batch, quick):
   flax_step = jax.jit(flax_step, compiler_options=quick)
   nothing = jax.tree.map(lambda _: None, params)
   ours = TrainState(jnp.zeros((), jnp.int32), params, nothing, optimizer.init(params))
-  loss_fn = step_lib.make_loss(presets.TINY, MERGES, PLAIN, 1)
-  our_step = jax.jit(step_lib.make_train_step(loss_fn, optimizer), compiler_options=quick)
+  loss_fn = step_lib.make_loss(presets.TINY, MERGES, PLAIN, 1, HEAD)
+  our_step = jax.jit(step_lib.make_train_step(loss_fn, optimizer, 1), compiler_options=quick)
   for _ in range(3):
     theirs, loss = flax_step(theirs, batch)
     ours, metrics = our_step(ours, batch)

@@ -51,6 +51,8 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.loss = {"z": 0.0, "chunk": 64}
+  c.accumulate = 1
   c.optimizer = {
     "learning_rates": {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3},
     "warmup": 2,

@@ -129,6 +129,7 @@ def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):
       "decoder/layers/k: kv_heads = 2 does not divide over mesh",
     ),
     ({"steps": 2}, "optimizer.warmup = 2 is not below steps = 2"),
+    ({"accumulate": 2}, "needs a multiple of 8, times accumulate = 2"),
   ],
 )
 def test_impossible_experiments_say_which_key(changes, message, tmp_path):

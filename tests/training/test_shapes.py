@@ -141,7 +141,7 @@ def test_gradients_are_those_of_the_records_alone(fresh_tiny, planned, quick):
   nothing = jax.tree.map(lambda _: None, fresh_tiny)
 
   def gradient(batch, merges):
-    loss = step_lib.make_loss(presets.TINY, merges, FLOAT32, 1)
+    loss = step_lib.make_loss(presets.TINY, merges, FLOAT32, 1, losses.Settings(z=0.0, chunk=64))
     grad = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=quick)
     (value, _), grads = grad(fresh_tiny, nothing, batch)
     return float(value), grads
