@@ -10,6 +10,14 @@
 The argument is a preset: tiny, hulu-4b, hulu-7b, hulu-14b or hulu-32b; `tiny` starts from nothing,
 trains its own tokenizer and needs no lengths.  Mixtures of several datasets: docs/data.md.  Not yet
 run at full size: the tests trace every step shape on abstract meshes of 256 chips.
+
+LoRA (r and alpha as VideoLLaMA3's scripts have them) instead of training every weight; `trainable`
+then names what trains in full beside the adapters, by its pattern of paths, and '' is nothing:
+
+  --config.trainable= --config.peft='{"method": "lora", "rank": 64, "alpha": 16.0,
+    "rslora": False, "targets": "decoder/layers/(q|k|v|o|gate|up|down)"}'
+
+The rates below are for training every weight; LoRA's authors used 2e-4 on GPT-3.
 """
 
 import ml_collections
@@ -85,6 +93,7 @@ def get_config(size="hulu-7b"):
   c.trainable = ".*"
   c.loss = {"z": 0.0, "chunk": 1024}
   c.accumulate = 1
+  c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   # VideoLLaMA3's published rates for its later stages; Hulu-Med's own are not published.
   c.optimizer = {
     "learning_rates": {"vision": 2e-6, "projector": 1e-5, "decoder": 1e-5},

@@ -28,6 +28,7 @@ from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+from hulu_jax.weights import adapters as adapters_lib
 from hulu_jax.weights import checkpoint
 from hulu_jax.weights import load as weights_load
 
@@ -141,23 +142,26 @@ def load(
   dtype: str = "float32",
   mesh: Mapping[str, int] | None = None,
   seed: int = 0,
+  adapters: str | Path | None = None,
 ) -> Model:
   """Loads a run folder of `hulu train`, a Hugging Face folder, or a preset with random weights.
 
   tokenizer: file or folder; needed where the source has none.  dtype: of parameters of a Hugging
   Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device.  seed:
-  of a preset's weights.
+  of a preset's weights.  adapters: a Hugging Face PEFT folder (LoRA) for this model; a run folder's
+  own come with it, merged where others are given.
 
   Raises:
     FileNotFoundError: neither a folder of these kinds nor a preset.
-    ValueError: weights that do not fit the architecture; all of them are listed.
+    ValueError: weights or adapters that do not fit the architecture; all of them are listed.
   """
   path = Path(source)
   where = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)
   policy = vision.HULUMED
   if checkpoint.is_run(path):
     config, policy = checkpoint.read_description(path)
-    params = checkpoint.load_params(path, hulu.specs(config), where)
+    read = checkpoint.load_params if adapters is None else checkpoint.load_plain
+    params = read(path, hulu.specs(config), where)
   elif (path / "config.json").is_file():
     config = weights_load.read_config(path)
     params = weights_load.load_params(path, config, where, jnp.dtype(dtype))
@@ -170,6 +174,8 @@ def load(
       f"{source}: no run folder (model.json), no Hugging Face folder (config.json), and no preset; "
       f"presets are {', '.join(presets.PRESETS)}"
     )
+  if adapters is not None:
+    params, _ = adapters_lib.load(adapters, params, config, where)
   if config.vision.patch != policy.patch:
     raise ValueError(f"{source}: patches of {config.vision.patch}, media come in {policy.patch}")
   compute = Compute(

@@ -1,5 +1,6 @@
 """One einsum for every weight: a new kind of weight (low-rank, int8) registers its own rule."""
 
+import abc
 import functools
 from typing import Any
 
@@ -20,7 +21,25 @@ LETTERS = {
   "v": "vocab",
   "p": "pixels",
   "f": "act_embed",
+  "r": "rank",
 }
+
+
+class Weight(abc.ABC):
+  """A weight of more than one array: a registered dataclass of them, with a rule of its own."""
+
+  @abc.abstractmethod
+  def merged(self) -> jax.Array:
+    """The one array that multiplies as this weight does, in the dtype of what it was made from."""
+
+
+def plain(params: Any) -> Any:
+  """A parameter tree with every `Weight` merged into one array, for those who know arrays only."""
+
+  def one(leaf: Any) -> Any:
+    return leaf.merged() if isinstance(leaf, Weight) else leaf
+
+  return jax.tree.map(one, params, is_leaf=lambda leaf: isinstance(leaf, Weight))
 
 
 def einsum(equation: str, x: jax.Array, w: Any) -> jax.Array:

@@ -23,6 +23,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
   "mlp": "tensor",
   "vocab": "tensor",
   "pixels": None,
+  "rank": None,
   "batch": ("data", "fsdp"),
   "seq": None,
   "act_embed": None,

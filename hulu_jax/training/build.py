@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
+from hulu_jax import peft
 from hulu_jax.core import params as P
 from hulu_jax.core import sharding as sharding_lib
 from hulu_jax.core import tree
@@ -32,13 +34,16 @@ from hulu_jax.training.state import TrainState
 class Program:
   """Everything about a run that needs neither devices nor data.
 
-  shapes: the lightest first, all with the same rows.  state: (params, steps done) -> TrainState;
-  steps: one per shape, (state, batch) -> (state, metrics).
+  shapes: the lightest first, all with the same rows.  base: of the model as published; specs: of
+  what runs, which differ where `adapters` are.  state: (parameters of `base`, steps done) ->
+  TrainState; steps: one per shape, (state, batch) -> (state, metrics).
   """
 
   config: HuluConfig
   policy: Policy
   shapes: tuple[StepShape, ...]
+  base: P.Specs
+  adapters: peft.Adapters | None
   specs: P.Specs
   accumulate: int
   state: Callable[[P.Params, int], TrainState]
@@ -46,7 +51,7 @@ class Program:
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
-    return self.state(P.initialize(key, self.specs), 0)
+    return self.state(P.initialize(key, self.base), 0)
 
   def check(self, mesh: jax.sharding.Mesh) -> None:
     """Raises where the mesh does not divide the parameters or the batch.
@@ -89,8 +94,10 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
       f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
       f"{cfg.model}"
     )
-  specs = hulu.specs(config)
-  tree.partition(specs, cfg.trainable)  # a pattern that matches nothing is an error here
+  base = hulu.specs(config)
+  adapters = peft.named(cfg.peft.to_dict()) if cfg.get("peft") else None
+  specs = base if adapters is None else adapters.specs(base)
+  trains = _trains(cfg.trainable, base, adapters)
   compute = Compute(
     dtype=jnp.dtype(cfg.compute.dtype),
     vision_pass=cfg.compute.vision_pass,
@@ -103,7 +110,9 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   transform = optimizer_lib.make(rates, cfg.steps)
 
   def state(params: P.Params, step: int) -> TrainState:
-    trainable, frozen = tree.partition(params, cfg.trainable)
+    if adapters is not None:
+      params = adapters.add(jax.random.key(cfg.seed), params, base)
+    trainable, frozen = tree.partition(params, trains)
     opt = transform.init(trainable)
     return TrainState(jnp.asarray(step, jnp.int32), trainable, frozen, opt)
 
@@ -116,11 +125,37 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     config=config,
     policy=media,
     shapes=shapes,
+    base=base,
+    adapters=adapters,
     specs=specs,
     accumulate=cfg.accumulate,
     state=state,
     steps=tuple(step(shape) for shape in shapes),
   )
+
+
+def _trains(wanted: str, base: P.Specs, adapters: peft.Adapters | None) -> str:
+  """The pattern of what trains: `wanted`, and beside it the adapters where there are any.
+
+  Raises:
+    ValueError: `wanted` matches nothing, or a weight that an adapter is there to keep frozen.
+  """
+  if adapters is None:
+    tree.partition(base, wanted)
+    return wanted
+  own = adapters.pattern(base)
+  if not wanted:
+    return own
+  specs = adapters.specs(base)
+  tree.partition(specs, wanted)
+  adapted = set(tree.names(specs)) - set(tree.names(base))
+  frozen = [n for n in sorted(adapted) if re.fullmatch(wanted, n) and not re.fullmatch(own, n)]
+  if frozen:
+    raise ValueError(
+      f"trainable = {wanted!r} matches {', '.join(frozen)}, which adapters keep frozen; beside "
+      "config.peft it names only what trains in full, and trainable = '' is the adapters alone"
+    )
+  return f"{own}|{wanted}"
 
 
 def policy(cfg: ConfigDict) -> Policy:

@@ -2,7 +2,8 @@
 
 A step holds {"step", "params", "opt"} and the iterator's state, one file per process.  Parameters
 are stored whole, whatever part of them trains, so that a reader (`weights.checkpoint`) needs the
-architecture and nothing else.
+architecture and nothing else.  With adapters the steps hold what trains, and the rest, which may be
+a thousand times as much, is stored once beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 
+from hulu_jax import peft
 from hulu_jax.core import tree
 from hulu_jax.data import states
 from hulu_jax.training.state import TrainState
@@ -23,9 +25,13 @@ from hulu_jax.weights import checkpoint as stored
 
 
 class Checkpoints:
-  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block awaits them."""
+  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block awaits them.
 
-  def __init__(self, workdir: Path, *, keep: int):
+  adapters: of the run; where there are any, what does not train is stored once.
+  """
+
+  def __init__(self, workdir: Path, *, keep: int, adapters: peft.Adapters | None):
+    self._workdir, self._adapters = workdir, adapters
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep,
       # Deletion renames first: a kill in the middle never leaves half a step in the list.
@@ -53,8 +59,10 @@ class Checkpoints:
   def save(self, step: int, state: TrainState, data: grain.DatasetIterator) -> None:
     """Starts a save of both; an error of the save before is raised here."""
     self._manager.check_for_errors()
+    if self._adapters is not None and self.latest is None:
+      self._save_base(state.frozen)
     items = ocp.args.Composite(
-      state=ocp.args.StandardSave(_stored(state)), data=_SaveData(data.get_state())
+      state=ocp.args.StandardSave(self._stored(state)), data=_SaveData(data.get_state())
     )
     self._manager.save(step, args=items)
 
@@ -66,27 +74,50 @@ class Checkpoints:
     shard: (number, of how many) that `data` reads, whatever it was when the step was saved.
 
     Raises:
-      ValueError: a checkpoint of another architecture, or data that are not those of the run.
+      ValueError: a checkpoint of another architecture or with other adapters, or data that are not
+        those of the run.
     """
-    expected = _stored(like)
-    stored.check_shapes(stored.folder(self._manager.directory.parent), step, expected["params"])
+    before = stored.read_adapters(self._workdir)
+    if before != self._adapters:
+      raise ValueError(f"{self._workdir} was trained with peft = {before}, not {self._adapters}")
+    expected = self._stored(like)
+    steps = stored.folder(self._workdir)
+    stored.check_shapes(steps, step, tree.merge(like.trainable, like.frozen))
     # The data first: they are quickly refused.
     places = self._manager.restore(step, args=ocp.args.Composite(data=_RestoreData()))["data"]
     data.set_state(states.pick(places, shard))
     items = ocp.args.Composite(state=ocp.args.StandardRestore(expected))
     got = self._manager.restore(step, args=items)["state"]
-    trains = jax.tree.map(lambda x: x is not None, like.trainable, is_leaf=lambda x: x is None)
+    trainable, frozen = got["params"], got["params"]
+    if self._adapters is not None:
+      with ocp.StandardCheckpointer() as reader:
+        frozen = reader.restore(stored.base_folder(self._workdir), {"params": like.frozen})[
+          "params"
+        ]
     return TrainState(
       step=got["step"],
-      trainable=jax.tree.map(lambda t, x: x if t else None, trains, got["params"]),
-      frozen=jax.tree.map(lambda t, x: None if t else x, trains, got["params"]),
+      trainable=_only(like.trainable, trainable),
+      frozen=_only(like.frozen, frozen),
       opt=got["opt"],
     )
 
+  def _stored(self, state: TrainState) -> dict[str, Any]:
+    whole = self._adapters is None
+    params = tree.merge(state.trainable, state.frozen) if whole else state.trainable
+    return {"step": state.step, "params": params, "opt": state.opt}
 
-def _stored(state: TrainState) -> dict[str, Any]:
-  params = tree.merge(state.trainable, state.frozen)
-  return {"step": state.step, "params": params, "opt": state.opt}
+  def _save_base(self, frozen: Any) -> None:
+    """Returns when it is stored: no step may be there without it."""
+    with ocp.StandardCheckpointer() as writer:
+      # What is there was left by a run that was killed before its first step was saved.
+      writer.save(stored.base_folder(self._workdir), {"params": frozen}, force=True)
+
+
+def _only(like: Any, params: Any) -> Any:
+  """The leaves of `params` that `like` has, None for the others."""
+  return jax.tree.map(
+    lambda here, x: None if here is None else x, like, params, is_leaf=lambda x: x is None
+  )
 
 
 class _DataHandler(ocp.CheckpointHandler):

@@ -79,6 +79,12 @@ def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
   """
   stages = stages_lib.plan(cfg)
   programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
+  adapters = programs[0].adapters
+  if adapters is not None and len(stages) > 1:
+    raise ValueError(
+      f"config.peft with {len(stages)} stages: what adapters keep frozen is stored once, so a run "
+      "with adapters has one stage; begin it from the run of the stages before (init_from)"
+    )
   mesh = sharding.make_mesh(cfg.mesh)
   for program in programs:
     program.check(mesh)
@@ -90,7 +96,7 @@ def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
   with (
     jax.set_mesh(mesh),
     _writing(workdir) as writer,
-    Checkpoints(workdir, keep=cfg.checkpoint.keep) as checkpoints,
+    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=adapters) as checkpoints,
   ):
     run = _Run(workdir, stages[-1].last, mesh, words, checkpoints, writer, hooks)
     latest, state = checkpoints.latest or 0, None
@@ -206,7 +212,7 @@ def _describe(program: Program, words: Tokenizer, workdir: Path) -> None:
   new = workdir / "new"
   new.mkdir(exist_ok=True)
   words.save(new)
-  stored.write_description(new, program.config, program.policy)
+  stored.write_description(new, program.config, program.policy, program.adapters)
   for path in new.iterdir():
     path.replace(workdir / path.name)
   new.rmdir()
@@ -231,9 +237,9 @@ def _first_state(
   if before is not None:
     params = tree.merge(before.trainable, before.frozen)
   elif latest is not None:
-    params = stored.load_params(run.workdir, program.specs, run.mesh)
+    params = stored.load_plain(run.workdir, program.base, run.mesh)
   elif cfg.init_from and stored.is_run(Path(cfg.init_from)):
-    params = stored.load_params(Path(cfg.init_from), program.specs, run.mesh)
+    params = stored.load_plain(Path(cfg.init_from), program.base, run.mesh)
   elif cfg.init_from:
     params = weights_load.load_params(Path(cfg.init_from), program.config, run.mesh)
   else:

@@ -16,6 +16,7 @@ _SHARED = (
   "init_from",
   "mesh",
   "model",
+  "peft",
   "report_every",
   "seed",
   "stages",

@@ -9,6 +9,8 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
+from hulu_jax import peft
+from hulu_jax.core import linear
 from hulu_jax.core import params as P
 from hulu_jax.core import tree
 from hulu_jax.data.compression import Compression
@@ -17,7 +19,7 @@ from hulu_jax.models.config import DecoderConfig
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.config import VisionConfig
 
-_DESCRIPTION = "model.json"
+_DESCRIPTION, _PEFT = "model.json", "peft"
 
 
 def folder(workdir: Path) -> Path:
@@ -25,17 +27,24 @@ def folder(workdir: Path) -> Path:
   return (Path(workdir) / "checkpoints").resolve()
 
 
+def base_folder(workdir: Path) -> Path:
+  """Where a run with adapters keeps, once, what does not train."""
+  return (Path(workdir) / "base").resolve()
+
+
 def is_run(path: Path) -> bool:
   """Whether `path` is a folder that `hulu train` wrote."""
   return (path / _DESCRIPTION).is_file()
 
 
-def write_description(workdir: Path, config: HuluConfig, policy: Policy) -> None:
+def write_description(
+  workdir: Path, config: HuluConfig, policy: Policy, adapters: peft.Adapters | None = None
+) -> None:
   """Says in `workdir/model.json` what the parameters mean and how media become tokens."""
-  text = json.dumps(
-    {"config": dataclasses.asdict(config), "policy": dataclasses.asdict(policy)}, indent=2
-  )
-  (workdir / _DESCRIPTION).write_text(text + "\n")
+  said = {"config": dataclasses.asdict(config), "policy": dataclasses.asdict(policy)}
+  if adapters is not None:
+    said[_PEFT] = adapters.to_json()
+  (workdir / _DESCRIPTION).write_text(json.dumps(said, indent=2) + "\n")
 
 
 def read_description(workdir: Path) -> tuple[HuluConfig, Policy]:
@@ -54,26 +63,73 @@ def read_description(workdir: Path) -> tuple[HuluConfig, Policy]:
   )
 
 
+def read_adapters(workdir: Path) -> peft.Adapters | None:
+  """The adapters that `write_description` named, None for a model without."""
+  found = json.loads((workdir / _DESCRIPTION).read_text())
+  return peft.named(found[_PEFT]) if _PEFT in found else None
+
+
 def load_params(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Params:
   """The parameters of the newest step, without the optimizer, placed on `mesh`.
+
+  specs: of the model as published; the result has the run's adapters in it where it has any.
 
   Raises:
     FileNotFoundError: no checkpoint there.
     ValueError: a checkpoint of another architecture.
   """
+  trained, wanted = _trained(workdir, specs, mesh)
+  if read_adapters(workdir) is None:
+    return trained
+  return tree.merge(trained, _restore(base_folder(workdir), wanted))
+
+
+def load_trained(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Params:
+  """As `load_params`, but of a run with adapters only what it trained, None for its base."""
+  return _trained(workdir, specs, mesh)[0]
+
+
+def _trained(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+  """What the newest step holds, and the shapes of the whole."""
+  state, adapters = newest(workdir), read_adapters(workdir)
+  wanted = P.abstract(specs if adapters is None else adapters.specs(specs), mesh)
+  check_shapes(folder(workdir), int(state.parent.name), wanted)
+  return _restore(state, wanted), wanted
+
+
+def load_plain(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Params:
+  """As `load_params`, with adapters merged into the weights that they adapt."""
+  with jax.set_mesh(mesh):
+    return jax.jit(linear.plain)(load_params(workdir, specs, mesh))
+
+
+def newest(workdir: Path) -> Path:
+  """Where the newest step of a run lies; FileNotFoundError if there is none."""
   steps = folder(workdir)
   found = [int(p.name) for p in steps.glob("*") if p.name.isdigit()]
   if not found:
     raise FileNotFoundError(f"no checkpoint in {steps}")
-  check_shapes(steps, max(found), P.abstract(specs, mesh))
-  item = {"params": P.abstract(specs, mesh)}
+  return steps / str(max(found)) / "state"
+
+
+def _restore(part: Path, wanted: Any) -> Any:
+  """The parameters that a stored tree holds, as the leaves of `wanted` say; None for the others."""
+  there = _shapes(part)
+  held = tree.map_named(lambda name, like: like if name in there else None, wanted)
+  item = {"params": held}
   args = ocp.args.PyTreeRestore(
     item=item,
     restore_args=ocp.checkpoint_utils.construct_restore_args(item),
     partial_restore=True,
   )
   with ocp.PyTreeCheckpointer() as reader:
-    return reader.restore(steps / str(max(found)) / "state", args=args)["params"]
+    return reader.restore(part, args=args)["params"]
+
+
+def _shapes(part: Path) -> dict[str, tuple[int, ...]]:
+  """By path, what a stored tree declares of its parameters."""
+  declared = ocp.PyTreeCheckpointHandler().metadata(epath.Path(part)).tree["params"]
+  return {tree.path_name(path): tuple(m.shape) for path, m in jax.tree.leaves_with_path(declared)}
 
 
 def check_shapes(steps: Path, step: int, expected: Any) -> None:
@@ -82,9 +138,9 @@ def check_shapes(steps: Path, step: int, expected: Any) -> None:
   Raises:
     ValueError: the first parameter, by name, that differs.
   """
-  state = epath.Path(steps / str(step) / "state")
-  declared = ocp.PyTreeCheckpointHandler().metadata(state).tree["params"]
-  there = {tree.path_name(p): tuple(m.shape) for p, m in jax.tree.leaves_with_path(declared)}
+  there = _shapes(steps / str(step) / "state")
+  if base_folder(steps.parent).is_dir():
+    there |= _shapes(base_folder(steps.parent))
   here = {tree.path_name(p): tuple(s.shape) for p, s in jax.tree.leaves_with_path(expected)}
   for name in sorted(there.keys() | here.keys()):
     if there.get(name) != here.get(name):
