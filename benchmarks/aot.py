@@ -1,7 +1,7 @@
 """Compiles every kernel and the large train steps for machines that are not here (row C5).
 
-  .venv/bin/python benchmarks/aot.py [--only=kernels|steps] [--target=v5e] [--case=hulu-7b]
-    [--cache=build/aot] [--list]
+  PYTHONPATH=. .venv/bin/python benchmarks/aot.py [--only=kernels|steps] [--target=v5e]
+    [--case=hulu-7b] [--cache=build/aot] [--list]
 
 Mosaic, Triton and XLA really compile, for TPU v5e, v5p and v6e and for NVIDIA sm_90a, on a machine
 with neither: libtpu and the CUDA plugin work without a device.  Both come from the package index,
@@ -21,12 +21,17 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any, NamedTuple
+
+from benchmarks import kernel_cases
 
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).with_name("aot_worker.py")
 KINDS = ("kernels", "steps")
+# What JAX lowers for -> what an experiment calls the platform.
+OURS = {"tpu": "tpu", "cuda": "gpu"}
 # A step may take this part of a chip's memory: the rest is for what a compiler does not see.
 SHARE = 0.8
 # And this much more than what was recorded, before that counts as a step back.
@@ -90,27 +95,26 @@ STEPS = (
 
 
 class Job(NamedTuple):
-  """What one process compiles: all kernels for one target, or one step."""
+  """What one process compiles: kernels for one target, or one step.  cases: what it is to report,
+  by name."""
 
   target: str
   step: Step | None
-
-  @property
-  def name(self) -> str:
-    """What --list shows and --case searches."""
-    return f"{self.target}: {self.step.name if self.step else 'kernels'}"
+  cases: tuple[str, ...]
 
 
-def plan(only: str | None, target: str | None, case: str) -> list[Job]:
-  """The jobs of a call, kernels first; `case` is a part of their names."""
-  jobs = [Job(name, None) for name in TARGETS] + [Job(step.target, step) for step in STEPS]
-  kind = {"kernels": lambda j: j.step is None, "steps": lambda j: j.step is not None}
+def plan(only: str | None, target: str | None, part: str) -> list[Job]:
+  """The jobs of a call, kernels first; `part`: of a case's name."""
+  jobs = []
+  for name in TARGETS:
+    found = tuple(case.name for case in kernel_cases.cases(OURS[TARGETS[name].platform]))
+    jobs.append(Job(name, None, tuple(case for case in found if part in case)))
+  jobs += [Job(step.target, step, (step.name,)) for step in STEPS if part in step.name]
+  wanted = {"kernels": (True,), "steps": (False,), None: (True, False)}[only]
   return [
     job
     for job in jobs
-    if (only is None or kind[only](job))
-    and (target is None or job.target == target)
-    and case in job.name
+    if job.cases and (job.step is None) in wanted and target in (None, job.target)
   ]
 
 
@@ -130,7 +134,7 @@ def requirements(name: str) -> tuple[str, ...]:
 def environment(name: str, cache: Path) -> Path:
   """A folder with the compilers of a platform, installed once; half a folder is never left."""
   wanted = requirements(name)
-  folder = cache / re.sub(r"[^\w.]+", "-", "_".join(wanted)).strip("-")
+  folder = cache / re.sub(r"[^\w.]+", "-", "_".join(wanted)).strip("-.")
   if folder.is_dir():
     return folder
   print(f"installing {' '.join(wanted)} into {folder}", flush=True)
@@ -147,29 +151,41 @@ def run(job: Job, site: Path) -> Iterator[dict[str, Any]]:
     "PYTHONPATH": os.pathsep.join((str(site), str(ROOT))),
     "JAX_PLATFORMS": "cpu" if TARGETS[job.target].platform == "tpu" else "",
     "TPU_SKIP_MDS_QUERY": "1",
+    # There is no TPU to lock: other processes may compile at the same time.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_STDERR_LOG_LEVEL": "3",
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
     "CUDA_VISIBLE_DEVICES": "-1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
   }
   command = [sys.executable, str(WORKER), json.dumps(_description(job))]
-  process = subprocess.Popen(
-    command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-  )
-  out, err = process.communicate()
-  found = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-  yield from found
-  if process.returncode or not found:
-    why = "\n".join(err.splitlines()[-20:])
-    yield {"case": job.name, "error": f"the process ended with {process.returncode}\n{why}"}
+  reached = 0
+  with tempfile.TemporaryFile("w+") as errors:
+    process = subprocess.Popen(
+      command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=errors, text=True
+    )
+    for line in process.stdout or ():
+      if line.startswith("{"):
+        reached += 1
+        yield json.loads(line)
+    code = process.wait()
+    errors.seek(0)
+    why = "\n".join([f"the process ended with {code}", *errors.read().splitlines()[-20:]])
+  for case in job.cases[reached:]:
+    yield {"case": case, "error": why}
+    why = "not reached"
 
 
 def _description(job: Job) -> dict[str, Any]:
   target = TARGETS[job.target]
-  if job.step is None:
-    return {"platform": target.platform, "topology": target.topology, "step": None}
-  step = job.step._asdict()
-  return {"platform": target.platform, "topology": job.step.topology, "step": step}
+  step = job.step._asdict() if job.step else None
+  return {
+    "platform": target.platform,
+    "ours": OURS[target.platform],
+    "topology": job.step.topology if job.step else target.topology,
+    "step": step,
+    "cases": job.cases,
+  }
 
 
 def verdict(job: Job, result: dict[str, Any]) -> str | None:
@@ -202,18 +218,19 @@ def table(rows: Sequence[tuple[Job, dict[str, Any]]]) -> Iterator[str]:
     yield f"| {job.step.name} | {chips} | {mesh} | {result['seconds']:.0f} | {gigabytes} | {size} |"
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the plan, prints what it found, says by its exit code whether all is well."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--only", choices=KINDS)
   parser.add_argument("--target", choices=list(TARGETS))
-  parser.add_argument("--case", default="", help="only jobs with this in their name (see --list)")
+  parser.add_argument("--case", default="", help="only what has this in its name (see --list)")
   parser.add_argument("--cache", type=Path, default=ROOT / "build" / "aot")
   parser.add_argument("--list", action="store_true", help="print the plan and stop")
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   jobs = plan(args.only, args.target, args.case)
   if args.list or not jobs:
-    print("\n".join(job.name for job in jobs) or "no job has this in its name; see --list")
+    named = (f"{job.target}: {case}" for job in jobs for case in job.cases)
+    print("\n".join(named) or f"nothing has {args.case!r} in its name; see --list")
     return 0 if jobs else 2
   versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib"))
   pins = [pin for name in ("tpu", "cuda") for pin in requirements(name)]

@@ -35,8 +35,6 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } runtime_version { major: 13 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-# As an experiment's `platform`, next to what lowering calls it.
-OURS = {"tpu": "tpu", "cuda": "gpu"}
 
 
 def devices(platform: str, topology: str) -> list[jax.Device]:
@@ -66,10 +64,12 @@ def measured(traced: Any, platform: str) -> dict[str, float]:
   }
 
 
-def kernels(platform: str, chip: jax.Device) -> None:
-  """Every kernel of this platform, value and gradient, on one chip."""
-  here = jax.sharding.SingleDeviceSharding(chip)
-  for case in kernel_cases.cases(OURS[platform]):
+def kernels(job: dict[str, Any], chip: jax.Device) -> None:
+  """The named kernels of this platform on one chip."""
+  here, platform = jax.sharding.SingleDeviceSharding(chip), job["platform"]
+  for case in kernel_cases.cases(job["ours"]):
+    if case.name not in job["cases"]:
+      continue
     compiled = jax.jit(case.function, in_shardings=here, out_shardings=here)
     try:
       report(case.name, measured(compiled.trace(*case.arguments), platform))
@@ -77,13 +77,14 @@ def kernels(platform: str, chip: jax.Device) -> None:
       report(case.name, {"error": f"{type(error).__name__}: {str(error)[:2000]}"})
 
 
-def step(job: dict[str, Any], platform: str, chips: list[jax.Device]) -> None:
+def step(job: dict[str, Any], chips: list[jax.Device]) -> None:
   """One step shape of an experiment, as `hulu train` would compile it."""
-  cfg = importlib.import_module(f"experiments.{job['experiment']}").get_config(job["preset"])
-  cfg.mesh, cfg.rows = job["mesh"], job["rows"]
+  own = job["step"]
+  cfg = importlib.import_module(f"experiments.{own['experiment']}").get_config(own["preset"])
+  cfg.mesh, cfg.rows = own["mesh"], own["rows"]
   with cfg.unlocked():
-    cfg.shapes = {job["shape"]: cfg.shapes[job["shape"]]}
-  program = build.build(cfg, platform=OURS[platform])
+    cfg.shapes = {own["shape"]: cfg.shapes[own["shape"]]}
+  program = build.build(cfg, platform=job["ours"])
   mesh = sharding.mesh_over(cfg.mesh, chips)
   program.check(mesh)
   with jax.set_mesh(mesh):
@@ -91,8 +92,7 @@ def step(job: dict[str, Any], platform: str, chips: list[jax.Device]) -> None:
     state = sharding.concrete(jax.eval_shape(program.init, key), mesh)
     batch = program.abstract_batch(0, sharding.batch_sharding(mesh))
     traced = jax.jit(program.steps[0], donate_argnames="state").trace(state, batch)
-    name = f"{job['preset']} {job['shape']}"
-    report(name, measured(traced, platform) | {"chips": len(chips)})
+    report(job["cases"][0], measured(traced, job["platform"]) | {"chips": len(chips)})
 
 
 def report(case: str, result: dict[str, Any]) -> None:
@@ -105,9 +105,9 @@ def main() -> None:
   job = json.loads(sys.argv[1])
   chips = devices(job["platform"], job["topology"])
   if job["step"] is None:
-    kernels(job["platform"], chips[0])
+    kernels(job, chips[0])
   else:
-    step(job["step"], job["platform"], chips)
+    step(job, chips)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,14 @@ _MESHES = {
   "hulu-32b": {"data": 2, "fsdp": 32, "tensor": 4},
 }
 
+# Most patches of a row in one pass of the encoder, by size; None: all of them.  16 GB of a TPU v5e
+# do not hold what backward needs of 131,072 patches at once; 95 GB of a v5p do.
+_PASSES = {"tiny": None, "hulu-4b": 16384, "hulu-7b": 16384, "hulu-14b": 16384, "hulu-32b": None}
+
 # Groups are (slots, patches a slot, channels, merge).  Found by `hulu data shapes` on the list of
 # benchmarks/packing.py (40,000 assumed lengths), then rounded: by FLOPs 0.981 of 64 rows is used,
-# with lookahead 256 and patience 40000.  Until attention knows segments it is dense inside a slot,
-# so no slot is larger than the largest picture, 4,096 patches.
+# with lookahead 256 and patience 40000.  No slot is larger than the largest picture, 4,096 patches:
+# splash (TPU) is dense inside a slot, while xla leaves out the blocks that no frame shares.
 _SHAPES = {
   "pictures": {
     "tokens": 16384,
@@ -81,8 +85,11 @@ def get_config(size="hulu-7b"):
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = _MESHES[size]
   c.compute = {"dtype": "bfloat16", "vision_remat": "full", "decoder_remat": "full"}
-  # Most patches of a row in one pass of the encoder; None: all at once.
   c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
+  c.compute.vision_pass = _PASSES[size]
+  # Supervised positions of a row whose logits exist at one time; None: all of them.
+  c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)
+  c.compute.loss_chunk = None if size == "tiny" else 1024
   # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
   c.compute.kernels = {
     "visual_tokenizer": "auto",
@@ -91,7 +98,7 @@ def get_config(size="hulu-7b"):
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
-  c.loss = {"z": 0.0, "chunk": 1024}
+  c.z_loss = 0.0
   c.accumulate = 1
   c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   # VideoLLaMA3's published rates for its later stages; Hulu-Med's own are not published.

@@ -22,7 +22,9 @@ def get_config():
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
-  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)  # all patches at once
+  # All patches, and all logits, at once.
+  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
+  c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)
   # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
   c.compute.kernels = {
     "visual_tokenizer": "auto",
@@ -31,7 +33,7 @@ def get_config():
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
-  c.loss = {"z": 0.0, "chunk": 64}
+  c.z_loss = 0.0
   c.accumulate = 1
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},

@@ -181,6 +181,7 @@ def load(
   compute = Compute(
     dtype=jnp.dtype(dtype),
     vision_pass=None,
+    loss_chunk=None,
     vision_remat="none",
     decoder_remat="none",
     kernels=choice.automatic(jax.default_backend()),

@@ -1,6 +1,7 @@
 """`hulu train`: runs an experiment file to its last step, or goes on from where it stopped."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 from pathlib import Path
@@ -19,6 +20,7 @@ from hulu_jax.cli import _progress
 from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
+from hulu_jax.kernels import choice
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.training import loop
@@ -114,6 +116,9 @@ def _refuse(error: Exception) -> int:
 
 def _train(args: _Arguments) -> None:
   cfg, started = args.config, time.monotonic()
+  kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
+  if processes.is_first():
+    print(f"kernels: {choice.described(kernels)}", file=sys.stderr)
   with contextlib.ExitStack() as stack:
     steps = stages.plan(cfg)[-1].last
     line = stack.enter_context(_progress.Line("train", steps)) if processes.is_first() else None
@@ -130,7 +135,7 @@ def _train(args: _Arguments) -> None:
 
     loop.train(cfg, args.workdir, loop.Hooks(report=report, watch=watch))
   if processes.is_first():
-    _record(cfg, args.workdir, time.monotonic() - started)
+    _record(cfg, kernels, args.workdir, time.monotonic() - started)
 
 
 def _list_records(path: Path, step: int, packed: Packed) -> None:
@@ -140,7 +145,7 @@ def _list_records(path: Path, step: int, packed: Packed) -> None:
     file.write(json.dumps(line) + "\n")
 
 
-def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
+def _record(cfg: ConfigDict, kernels: choice.Kernels, workdir: Path, seconds: float) -> None:
   """Writes what ran into `run.json`; the seconds of a resumed run add up."""
   path = workdir / _RUN
   before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
@@ -148,6 +153,7 @@ def _record(cfg: ConfigDict, workdir: Path, seconds: float) -> None:
     "config": json.loads(cfg.to_json_best_effort()),
     "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     "parameters": P.count(hulu.specs(presets.get(cfg.model))),
+    "kernels": dataclasses.asdict(kernels),
     "devices": [d.device_kind for d in jax.devices()],
     "seconds": before + seconds,
     "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

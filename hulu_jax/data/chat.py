@@ -155,23 +155,26 @@ def encode(
   the text of an answer and its <|im_end|>, not its header nor the newline after it.  seed: of the
   draw that balances a stream's labels.
   """
-  tokens: list[int] = []
-  roles: list[str] = []
-  visual: list[int] = []
+  counts = [mask.sum(axis=1).tolist() for mask in keep]
+  parts, visual = [], [np.zeros(0, np.int32)]
+  length = 0
   for piece in pieces:
     if piece.frame is not None:
       entry, frame = piece.frame
-      ids = [tokenizer.special["image"]] * int(keep[entry][frame].sum())
-      visual += range(len(tokens), len(tokens) + len(ids))
+      ids = np.full(counts[entry][frame], tokenizer.special["image"], np.int32)
+      visual.append(np.arange(length, length + len(ids), dtype=np.int32))
     elif piece.special is not None:
-      ids = [tokenizer.special[piece.special]]
+      ids = np.array([tokenizer.special[piece.special]], np.int32)
     else:
-      ids = tokenizer.encode(piece.text or "")
-    tokens += ids
-    roles += [piece.role] * len(ids)
-  weights = np.array([role == "answer" for role in roles], np.float32)
-  weights[_stream_labels(tokens, roles, tokenizer, seed)] = 1.0
-  return np.array(tokens, np.int32), weights, np.array(visual, np.int32)
+      ids = np.array(tokenizer.encode(piece.text or ""), np.int32)
+    parts.append(ids)
+    length += len(ids)
+  tokens, sizes = np.concatenate([np.zeros(0, np.int32), *parts]), [len(ids) for ids in parts]
+  weights = np.repeat(np.array([p.role == "answer" for p in pieces], np.float32), sizes)
+  if any(piece.role == "stream_end" for piece in pieces):
+    roles = np.repeat([p.role for p in pieces], sizes).tolist()
+    weights[_stream_labels(tokens.tolist(), roles, tokenizer, seed)] = 1.0
+  return tokens, weights, np.concatenate(visual)
 
 
 def _stream_labels(

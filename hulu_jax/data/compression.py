@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 
+PRUNES = ("after", "before")
 MODES = ("off", "hulumed", "fixed", "videollama3")
 
 # 0.1 in the encoder's [-1, 1] units: one grey level is 1 / 127.5.
@@ -22,18 +23,28 @@ class Compression:
 
   grey: mean absolute change in grey levels; hu: the same in Hounsfield units, used for CT in a
   known window; against: "previous" frame, or the "last_kept" version of the token (catches drift).
+  prune: whether dropped tokens leave "after" the encoder, which has then seen all patches, or
+  "before" it: cheaper, with other features, so a model must be trained for it.
   """
 
   mode: str
   grey: float | None = None
   hu: float | None = None
   against: str = "previous"
+  prune: str = "after"
 
   def __post_init__(self) -> None:
     if self.mode not in MODES:
       raise ValueError(f"unknown compression {self.mode!r}; there are: {', '.join(MODES)}")
     if self.against not in ("previous", "last_kept"):
       raise ValueError(f"against={self.against!r}; expected 'previous' or 'last_kept'")
+    if self.prune not in PRUNES:
+      raise ValueError(f"prune={self.prune!r}; expected one of {', '.join(PRUNES)}")
+    if self.prune == "before" and self.mode not in ("off", "fixed"):
+      raise ValueError(
+        f"compression {self.mode!r} is for equality with released code, which encodes every patch; "
+        "prune='before' goes with 'fixed'"
+      )
     if self.mode == "fixed" and self.grey is None:
       raise ValueError("compression 'fixed' needs grey=..., its threshold in grey levels")
 

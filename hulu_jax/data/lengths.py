@@ -8,10 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hulu_jax.data.schema import Example
+from hulu_jax.data.schema import Visual
 
 
 class Medium(NamedTuple):
-  """One picture, volume or clip: `frames` frames of `patches` patches each."""
+  """One picture, volume or clip: `frames` frames of `patches` patches each.
+
+  Of a pruned one, consecutive frames that keep equally many: it is as many of these as it takes.
+  """
 
   frames: int
   patches: int
@@ -29,15 +33,28 @@ class Length(NamedTuple):
   media: tuple[Medium, ...]
 
 
+def encoded(visual: Visual) -> tuple[Medium, ...]:
+  """What of an entry goes through the encoder, in order: all of it, or only what is kept."""
+  frames, patches = visual.patches.shape[:2]
+  if not visual.pruned:
+    return (Medium(frames, patches, visual.channels, visual.merge),)
+  kept = np.count_nonzero(visual.keep, axis=1)
+  starts = np.flatnonzero(np.diff(kept, prepend=-1))
+  runs = np.diff(starts, append=frames)
+  sizes = kept[starts] * visual.merge**2
+  return tuple(
+    Medium(int(run), int(size), visual.channels, visual.merge)
+    for run, size in zip(runs, sizes, strict=True)
+  )
+
+
 def of(example: Example) -> Length:
   """The length of a built example."""
   return Length(
     tokens=len(example.tokens),
     supervised=int(np.count_nonzero(example.weights[1:])),
     visual=len(example.visual_positions),
-    media=tuple(
-      Medium(v.patches.shape[0], v.patches.shape[1], v.channels, v.merge) for v in example.visuals
-    ),
+    media=tuple(m for v in example.visuals for m in encoded(v)),
   )
 
 

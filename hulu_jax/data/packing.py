@@ -97,7 +97,9 @@ def _write_row(
     supervised = np.flatnonzero(example.weights[1:])
     batch.loss_index[r, loss : loss + len(supervised)] = start + supervised
     batch.loss_weights[r, loss : loss + len(supervised)] = example.weights[1:][supervised]
-    for visual, runs in zip(example.visuals, places, strict=True):
+    ahead = iter(places)
+    for visual in example.visuals:
+      runs = [run for _ in lengths.encoded(visual) for run in next(ahead)]
       pooled += _write_visual(batch, r, visual, runs, shape.groups)
     tokens.append(start + example.visual_positions)
     start += n
@@ -114,21 +116,24 @@ def _write_visual(
   """Writes patches; returns, per run, the pooled indices of the kept visual tokens as read."""
   offsets = np.cumsum([0, *(g.pooled for g in groups)])
   hw = vision.patch_places(visual.grid, visual.merge)
-  size = visual.patches.shape[1]
+  block = visual.merge**2
   pooled: list[np.ndarray] = []
   first = 0
   for run in runs:
     g, frames = groups[run.group], slice(first, first + run.frames)
-    here = slice(run.start, run.start + run.frames * size)
-    patches = visual.patches[frames].reshape(run.frames * size, 1, -1)
+    keep = visual.keep[frames]
+    # Which patches the encoder sees: [frames, P].
+    seen = np.repeat(keep if visual.pruned else np.ones_like(keep), block, axis=1)
+    frame, patch = np.nonzero(seen)
+    here = slice(run.start, run.start + len(frame))
     # A patch is [channel][row][column]: grey in a colour slot is three times itself.
     slot = batch.patches[run.group][r, run.slot, here]
+    patches = visual.patches[frames][seen][:, None]
     slot.reshape(len(slot), g.channels // visual.channels, -1)[...] = patches
-    numbers = np.arange(run.number, run.number + run.frames)
-    batch.patch_segment[run.group][r, run.slot, here] = np.repeat(numbers, size)
-    batch.patch_hw[run.group][r, run.slot, here] = np.tile(hw, (run.frames, 1))
-    begin = (run.slot * g.size + run.start) // visual.merge**2
-    pooled.append(offsets[run.group] + begin + np.flatnonzero(visual.keep[frames]))
+    batch.patch_segment[run.group][r, run.slot, here] = run.number + frame
+    batch.patch_hw[run.group][r, run.slot, here] = hw[patch]
+    begin = (run.slot * g.size + run.start) // block
+    pooled.append(offsets[run.group] + begin + np.flatnonzero(keep[seen[:, ::block]]))
     first += run.frames
   return pooled
 

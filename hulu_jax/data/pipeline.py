@@ -139,6 +139,22 @@ class _Iterator(grain.DatasetIterator):
     self._labels = [entry["label"] for entry in data.mixture]
     self._bad = BadRecords(self._labels, options.max_bad, options.listing)
     self._fingerprint = fingerprint.of(data.mixture, data.datasets)
+    self._failed: Exception | None = None
+
+  def __next__(self) -> Packed:
+    """Raises what went wrong, and again whenever it is asked: Grain would go on behind the hole."""
+    if self._failed is not None:
+      raise self._failed
+    try:
+      return self._next()
+    except StopIteration:
+      raise
+    except Exception as error:
+      self._failed = error
+      raise
+
+  def _next(self) -> Packed:
+    raise NotImplementedError
 
   def _build(self, position: int) -> Example | BadRecord:
     ref = self._order[position]
@@ -173,6 +189,11 @@ class _Iterator(grain.DatasetIterator):
 
   def _skipped(self) -> Mapping[str, float]:
     return self._bad.info()
+
+  def _forget(self) -> None:
+    """What was begun, and what failed: a state from before goes on from before."""
+    self._ahead.drop()
+    self._failed = None
 
   def close(self) -> None:
     """Ends the threads."""
@@ -214,7 +235,7 @@ class _ReadIterator(_Iterator):
     del self._held[position]
     self._bad.skip(self._order[position], BadRecord("too_long", reason), self._read)
 
-  def __next__(self) -> Packed:
+  def _next(self) -> Packed:
     step = next(self._planner)
     return self._packed(step.shape, [[self._held.pop(p) for p in row] for row in step.rows])
 
@@ -234,7 +255,7 @@ class _ReadIterator(_Iterator):
         f"the run was on {before} data shards, this is on {self._shard[1]}: without prepared "
         "lengths each shard packs its own records, so their number must stay"
       )
-    self._ahead.drop()
+    self._forget()
     self._held.clear()
     self._read = state["plan"]["read"]
     waiting = [p for positions in state["plan"]["waiting"] for p in positions]
@@ -273,7 +294,7 @@ class _PlannedIterator(_Iterator):
   def _too_long(self, position: int, reason: str) -> None:
     self._refused.append((position, BadRecord("too_long", reason)))
 
-  def __next__(self) -> Packed:
+  def _next(self) -> Packed:
     while len(self._coming) <= self._options.prefetch and self._plan_one():
       pass
     if not self._coming:
@@ -326,7 +347,7 @@ class _PlannedIterator(_Iterator):
 
   def set_state(self, state: dict[str, Any]) -> None:
     fingerprint.check(state["fingerprint"], self._fingerprint)
-    self._ahead.drop()
+    self._forget()
     self._coming.clear()
     self._refused = []
     self._planner.set_state(state["plan"])

@@ -9,12 +9,15 @@ from hulu_jax.media.types import Media
 from hulu_jax.media.types import Options
 from hulu_jax.media.worker import Reader
 
+# Of a file whose decoder crashes: as many kills in a row, all during one file, are no accident.
+_TRIES = 4
+
 
 class Readers:
   """As many `media.worker.Reader`s as threads read; a context manager.
 
-  timeout: seconds a file may take.  A decoder that crashes is given its file once more, in a fresh
-  process: a process that somebody killed says nothing about the file, and must not change the data.
+  timeout: seconds a file may take.  A decoder that crashes is given its file again, each time in a
+  fresh process: one that somebody killed says nothing about the file, and must not change the data.
   """
 
   def __init__(self, count: int, timeout: float):
@@ -48,14 +51,15 @@ class Readers:
     """As `Reader.read`, by whichever process is free."""
     reader = self._free.get()
     try:
-      try:
-        return reader.read(path, options, preset=preset, root=root, key=key)
-      except BadRecord as bad:
-        if bad.kind != "crash":
-          raise
-      reader.close()
-      # A new one: an old one remembers crashes, and would refuse the file in a later epoch.
-      reader = Reader(timeout=self._timeout)
+      for _ in range(_TRIES - 1):
+        try:
+          return reader.read(path, options, preset=preset, root=root, key=key)
+        except BadRecord as bad:
+          if bad.kind != "crash":
+            raise
+        reader.close()
+        # A new one: an old one remembers crashes, and would refuse the file in a later epoch.
+        reader = Reader(timeout=self._timeout)
       return reader.read(path, options, preset=preset, root=root, key=key)
     finally:
       self._free.put(reader)

@@ -1,6 +1,6 @@
 """How large a picture is when the encoder sees it: the reference's two rules, and the resize."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import math
 from typing import NamedTuple
 
@@ -71,8 +71,18 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   if frames.shape[1:3] == size:
     return frames
   out = np.empty((len(frames), *size, frames.shape[3]), np.uint8)
-  for frame, place in zip(frames, out, strict=True):
+  for place, frame in zip(out, each(frames, size), strict=True):
+    place[...] = frame
+  return out
+
+
+def each(frames: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
+  """The frames of `resize` one by one, uint8 [height, width, C]: what is made of a frame at once is
+  made while it lies in the processor's cache."""
+  for frame in frames:
+    if frame.shape[:2] == size:
+      yield frame
+      continue
     picture = Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
     resized = np.asarray(picture.resize(size[::-1], Image.Resampling.BICUBIC))
-    place[...] = resized.reshape(place.shape)
-  return out
+    yield resized.reshape(*size, frame.shape[-1])

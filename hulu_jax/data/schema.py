@@ -26,6 +26,7 @@ class Visual:
     patches make one visual token.
   grid: rows and columns of patches in each frame, before merging (P = rows * columns).
   keep: bool [T, P // merge**2], the visual tokens that survive compression.
+  pruned: whether the encoder sees the patches of these alone (`prune="before"`).
   """
 
   kind: str  # "image", "volume" or "video"
@@ -33,6 +34,7 @@ class Visual:
   grid: tuple[int, int]
   merge: int
   keep: np.ndarray
+  pruned: bool = False
 
   @property
   def channels(self) -> int:

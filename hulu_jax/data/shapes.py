@@ -14,6 +14,8 @@ from hulu_jax.data.schema import StepShape
 
 # Patches of a group, over those it has, that are tried.
 _FACTORS = (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5)
+# What a refused record weighs in waste: no saving is worth one in a thousand.
+_LOST = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ def suggest(
     use = measure(
       lengths, candidate, patch_cost, lookahead=lookahead, patience=patience, records=sample
     )
-    return (1 - use.flops) + 0.3 * (1 - use.patches) + 10 * use.refused / len(lengths)
+    return (1 - use.flops) + 0.3 * (1 - use.patches) + _LOST * use.refused / len(lengths)
 
   for _ in range(2):
     for i in range(len(shapes)):

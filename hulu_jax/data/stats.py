@@ -29,7 +29,7 @@ def room(examples: Sequence[Example]) -> tuple[int, int, int]:
   """Tokens, patches and supervised positions of examples."""
   return (
     sum(len(e.tokens) for e in examples),
-    sum(v.patches.shape[0] * v.patches.shape[1] for e in examples for v in e.visuals),
+    sum(m.frames * m.patches for e in examples for v in e.visuals for m in lengths_lib.encoded(v)),
     sum(int(np.count_nonzero(e.weights[1:])) for e in examples),
   )
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hulu_jax.data import compression as compression_lib
+from hulu_jax.data import lengths as lengths_lib
 from hulu_jax.data import vision
 from hulu_jax.data.compression import Compression
 from hulu_jax.data.lengths import Length
@@ -41,7 +42,12 @@ class Measured(NamedTuple):
 
 
 def compressions(policy: Policy) -> dict[str, Compression]:
-  """The modes whose lengths are stored for a policy, by name."""
+  """The modes whose lengths are stored for a policy, by name.
+
+  Pruned before the encoder, a mode also decides how many patches there are: only its own are held.
+  """
+  if policy.compression.prune == "before":
+    return {policy.compression.mode: policy.compression}
   found = {mode: Compression(mode=mode) for mode in _ALWAYS}
   return found | {policy.compression.mode: policy.compression}
 
@@ -54,16 +60,25 @@ def measure(
   modes: Mapping[str, Compression],
 ) -> Measured:
   """Measures a record from its example, in which every visual token is kept, and that's length."""
-  kept = {
-    name: sum(
-      int(np.count_nonzero(vision.keep_mask(v.patches, v.merge, m, compression)))
-      for v, m in zip(example.visuals, media, strict=True)
-    )
-    for name, compression in modes.items()
-  }
-  text = length.tokens - length.visual
-  kinds = tuple(m.kind for m in media)
-  return Measured(number, text, length.supervised, kept, length.media, kinds)
+  kept: dict[str, int] = {}
+  encoded = [lengths_lib.encoded(v) for v in example.visuals]
+  for name, compression in modes.items():
+    pairs = zip(example.visuals, media, strict=True)
+    masks = [vision.keep_mask(v.patches, v.merge, m, compression) for v, m in pairs]
+    kept[name] = sum(int(np.count_nonzero(mask)) for mask in masks)
+    if compression.prune == "before":
+      pruned = zip(example.visuals, masks, strict=True)
+      encoded = [
+        lengths_lib.encoded(dataclasses.replace(v, keep=mask, pruned=True)) for v, mask in pruned
+      ]
+  return Measured(
+    number=number,
+    text=length.tokens - length.visual,
+    supervised=length.supervised,
+    kept=kept,
+    media=tuple(m for own in encoded for m in own),
+    kinds=tuple(m.kind for m, own in zip(media, encoded, strict=True) for _ in own),
+  )
 
 
 def unreadable(number: int, modes: Mapping[str, Compression]) -> Measured:

@@ -1,6 +1,6 @@
 """Frames to what the encoder eats: resized, in patches of merge-block order, with a keep mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 
 import einops
@@ -90,9 +90,10 @@ def fit(media: Sequence[Media], policy: Policy) -> tuple[Fitted, ...]:
 
 def fitted(medium: Media, size: tuple[int, int]) -> Fitted:
   """One medium with its frames resized; ValueError if it is fitted already, to another size."""
-  frames = _resized(medium, size)
+  _check_fitted(medium, size)
   if isinstance(medium, Fitted):
     return medium
+  frames = resize.resize(medium.frames, size)
   fields = {f.name: vars(medium)[f.name] for f in dataclasses.fields(Media)}
   return Fitted(**{**fields, "frames": frames}, original=_original(medium))
 
@@ -133,19 +134,21 @@ def _original(media: Media) -> tuple[int, int]:
   return media.original if isinstance(media, Fitted) else media.frames.shape[1:3]
 
 
-def _resized(media: Media, size: tuple[int, int]) -> np.ndarray:
+def _check_fitted(media: Media, size: tuple[int, int]) -> None:
   found = media.frames.shape[1:3]
   if isinstance(media, Fitted) and found != size:
     raise ValueError(f"frames prepared at {found}, this policy shows {size}; prepare them with it")
-  return resize.resize(media.frames, size)
 
 
 def _visual(media: Media, size: tuple[int, int], policy: Policy) -> Visual:
-  merge = policy.merge[media.kind]
-  patches = patchify(_resized(media, size), policy.patch, merge)
+  _check_fitted(media, size)
+  merge, shape = policy.merge[media.kind], media.frames.shape
+  resized = resize.each(media.frames, size)
+  patches = _patches(resized, (shape[0], *size, shape[3]), policy.patch, merge)
   keep = keep_mask(patches, merge, media, policy.compression)
   grid = (size[0] // policy.patch, size[1] // policy.patch)
-  return Visual(kind=media.kind, patches=patches, grid=grid, merge=merge, keep=keep)
+  pruned = policy.compression.prune == "before"
+  return Visual(media.kind, patches, grid, merge, keep, pruned)
 
 
 def keep_mask(
@@ -164,14 +167,23 @@ def patchify(frames: np.ndarray, patch: int, merge: int) -> np.ndarray:
   Patches come block row, block column, row in block, column in block, so `merge**2` consecutive
   ones make a visual token.
   """
-  return einops.rearrange(
-    frames,
-    "t (bh mh ph) (bw mw pw) c -> t (bh bw mh mw) (c ph pw)",
-    ph=patch,
-    pw=patch,
-    mh=merge,
-    mw=merge,
-  )
+  return _patches(frames, frames.shape, patch, merge)
+
+
+def _patches(
+  frames: Iterable[np.ndarray], shape: tuple[int, ...], patch: int, merge: int
+) -> np.ndarray:
+  """`patchify` of frames that come one by one; shape: of all together, [T, H, W, C]."""
+  count, height, width, channels = shape
+  out = np.empty((count, height // patch * (width // patch), channels * patch**2), np.uint8)
+  row = f"V{patch}"  # a row of a patch moves as one item, in half the time of its bytes
+  for place, frame in zip(out, frames, strict=True):
+    planes = np.ascontiguousarray(frame.transpose(2, 0, 1)).view(row)
+    rows = einops.rearrange(
+      planes, "c (bh mh ph) (bw mw) -> bh bw mh mw c ph", ph=patch, mh=merge, mw=merge
+    )
+    place.view(row).reshape(rows.shape)[...] = rows
+  return out
 
 
 def patch_places(grid: tuple[int, int], merge: int) -> np.ndarray:

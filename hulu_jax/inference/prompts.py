@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from hulu_jax.data import lengths
 from hulu_jax.data import packing
+from hulu_jax.data.lengths import Medium
 from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import Group
@@ -21,12 +23,14 @@ def shape_for(prompts: Sequence[Example], rows: int) -> StepShape:
   """A step shape that holds one prompt per row, `rows` of them."""
   wanted: dict[tuple[int, int], tuple[int, int]] = {}
   for prompt in prompts:
-    frames: dict[tuple[int, int], int] = {}
-    for v in prompt.visuals:
-      kind = (v.channels, v.merge)
-      frames[kind] = frames.get(kind, 0) + len(v.patches)
+    media = [m for v in prompt.visuals for m in lengths.encoded(v)]
+    for kind in {(m.channels, m.merge) for m in media}:
+      own = [m for m in media if (m.channels, m.merge) == kind]
       slots, size = wanted.get(kind, (0, 0))
-      wanted[kind] = (max(slots, frames[kind]), max(size, v.patches.shape[1]))
+      needed = sum(m.frames for m in own)
+      if any(v.pruned for v in prompt.visuals):
+        needed = min(needed, _slots(own, bucket(max(m.patches for m in own))))
+      wanted[kind] = (max(slots, needed), max([size, *(m.patches for m in own)]))
   groups = tuple(
     Group(bucket(slots), -(-bucket(size) // merge**2) * merge**2, channels, merge)
     for (channels, merge), (slots, size) in sorted(wanted.items())
@@ -38,6 +42,12 @@ def shape_for(prompts: Sequence[Example], rows: int) -> StepShape:
     visual=bucket(max(1, *(len(p.visual_positions) for p in prompts))) if groups else 0,
     groups=groups,
   )
+
+
+def _slots(media: Sequence[Medium], size: int) -> int:
+  """Slots of `size` patches that are enough for a row's frames, whatever their order: first
+  fit leaves no two slots that together fill less than one, and a frame is whole in one slot."""
+  return 2 * -(-sum(m.frames * m.patches for m in media) // size) + 1
 
 
 def to_batch(prompts: Sequence[Example], rows: int) -> tuple[Batch, StepShape]:

@@ -18,10 +18,18 @@ class Kernels:
   decoder_attention: str
 
 
+# Names of kernels in Pallas; "_interpret" runs a kernel's program in Python.
+_PALLAS: Mapping[str, tuple[str, ...]] = {
+  "reference": ("cpu", "tpu", "gpu"),
+  "pallas_tpu": ("tpu",),
+  "pallas_tpu_interpret": ("cpu",),
+  "pallas_gpu": ("gpu",),
+  "pallas_gpu_interpret": ("cpu",),
+}
 # Operation -> implementation -> the platforms that it runs on.
 RUNS_ON: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-  "visual_tokenizer": {"reference": ("cpu", "tpu", "gpu")},
-  "token_compaction": {"reference": ("cpu", "tpu", "gpu")},
+  "visual_tokenizer": _PALLAS,
+  "token_compaction": _PALLAS,
   "encoder_attention": attention.RUNS_ON,
   "decoder_attention": attention.RUNS_ON,
 }
@@ -34,7 +42,14 @@ REFERENCE = Kernels(
 )
 
 _XLA = dataclasses.replace(REFERENCE, encoder_attention="xla", decoder_attention="xla")
-DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _XLA, "gpu": _XLA}
+# TPU kernels have been compiled and interpreted, not timed; see their README.
+_TPU = Kernels(
+  visual_tokenizer="pallas_tpu",
+  token_compaction="pallas_tpu",
+  encoder_attention="splash",
+  decoder_attention="splash",
+)
+DEFAULTS: Mapping[str, Kernels] = {"cpu": _XLA, "tpu": _TPU, "gpu": _XLA}
 
 
 def automatic(platform: str) -> Kernels:
@@ -63,6 +78,11 @@ def resolve(wanted: Mapping[str, str], platform: str) -> Kernels:
   for operation, name in chosen.items():
     _check(operation, name, platform)
   return Kernels(**chosen)
+
+
+def described(kernels: Kernels) -> str:
+  """`operation=name` for every operation, in one line."""
+  return ", ".join(f"{op}={name}" for op, name in dataclasses.asdict(kernels).items())
 
 
 def _check(operation: str, name: str, platform: str) -> None:

@@ -1,9 +1,11 @@
 """An opened clip: when its frames are shown, known without decoding, and the frames that are taken.
 
-Times are exact (integers times a time base), so the same frames are taken on every machine.
+Times are exact (integers times a time base), so the same frames are taken on every machine.  A file
+is opened once where it is small enough: libav decodes its start each time, to learn what it holds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
 import dataclasses
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import cast
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
@@ -25,6 +28,8 @@ from hulu_jax.media.limits import Limits
 FORMATS = ("mp4", "mov", "mpeg", "mpegvideo", "avi", "webm", "matroska", "gif")
 # Players show a picture for at most this share of missing frames, or this long, without remark.
 _MISSING_FRAMES, _MISSING_SECONDS, _MISSING_PART = 0.02, 0.5, 0.1
+# Bytes of packets that are kept between their times and their decoding.
+_KEPT = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,70 @@ class Decoded:
   interlaced: bool
 
 
-def read_header(path: Path, limits: Limits) -> Header:
+class Clip:
+  """A clip whose container is open; made by `opened`.  `header`: what it declares."""
+
+  def __init__(self, path: Path, limits: Limits, container: InputContainer, stream: VideoStream):
+    self.header = _header(container, stream)
+    self._path, self._limits = path, limits
+    self._container, self._stream = container, stream
+    self._packets: list[Packet[VideoStream]] | None = None
+
+  def packet_clock(self) -> Clock | None:
+    """The clock that the container tells without decoding; None where it does not tell.
+
+    Called once.  The packets stay for `decode`, unless they are too large together.
+    """
+    found: list[tuple[int, int]] = []
+    kept: list[Packet[VideoStream]] | None = []
+    room = _KEPT
+    for packet in self._container.demux(self._stream):
+      room -= packet.size
+      if room < 0:
+        kept = None
+      if kept is not None:
+        kept.append(packet)
+      if packet.size == 0 or packet.is_discard:
+        continue
+      if packet.pts is None:
+        return None
+      found.append((packet.pts, packet.duration or 0))
+      self._limits.within("frames", len(found), self._limits.max_frames)
+    self._packets = kept
+    return clock(sorted(found), _base(self._stream), self.header) if found else None
+
+  def decode(self, taken: Callable[[int], bool]) -> tuple[Clock, dict[int, VideoFrame]]:
+    """The clock of all frames as decoded, and the frames whose number is `taken`.
+
+    Frames are held as decoded, half the bytes of RGB.  Raises BadRecord for frames missing at the
+    end, or beyond the limits.
+    """
+    packets, self._packets = self._packets, None  # a decoder takes them once
+    if packets is not None:
+      return self._decoded(packets, taken)
+    with _open(self._path, self._limits) as container:
+      return self._decoded(container.demux(_picture_stream(container, self._limits)), taken)
+
+  def _decoded(
+    self, packets: "Iterable[Packet[VideoStream]]", taken: Callable[[int], bool]
+  ) -> tuple[Clock, dict[int, VideoFrame]]:
+    shown: list[tuple[int | None, int]] = []
+    held: dict[int, VideoFrame] = {}
+    for number, frame in enumerate(frame for packet in packets for frame in packet.decode()):
+      shown.append((frame.dts if frame.pts is None else frame.pts, frame.duration or 0))
+      self._limits.within("frames", len(shown), self._limits.max_frames)
+      if taken(number):
+        held[number] = frame
+    if not shown:
+      raise BadRecord("format", "a video without frames")
+    found = clock(shown, _base(self._stream), self.header)
+    self._limits.check_seconds(float(found.end - found.times[0]))
+    check_whole(found, self.header)
+    return found, held
+
+
+@contextlib.contextmanager
+def opened(path: Path, limits: Limits) -> Iterator[Clip]:
   """Raises BadRecord for a clip of another format, cut off, or beyond the limits."""
   cut_off.check(path)
   with _open(path, limits) as container:
@@ -88,10 +156,14 @@ def read_header(path: Path, limits: Limits) -> Header:
       most = f"{limits.max_pixels:,}"
       raise BadRecord("limit", f"a video of no known size, or beyond the limit of {most} pixels")
     limits.check(1, stream.height, stream.width)
-    header = _header(container, stream)
-  limits.within("frames", header.frames or 0, limits.max_frames)
-  limits.check_seconds(header.seconds or 0)
-  return header
+    clip = Clip(path, limits, container, stream)
+    limits.within("frames", clip.header.frames or 0, limits.max_frames)
+    limits.check_seconds(clip.header.seconds or 0)
+    yield clip
+
+
+def _base(stream: VideoStream) -> Fraction:
+  return stream.time_base or Fraction(1)
 
 
 def _open(path: Path, limits: Limits) -> InputContainer:
@@ -106,10 +178,14 @@ def _open(path: Path, limits: Limits) -> InputContainer:
 
 
 def _picture_stream(container: InputContainer, limits: Limits) -> VideoStream:
-  """The first video stream that is not a cover picture."""
+  """The first video stream that is not a cover picture.
+
+  One thread decodes it: threads of libav's own take a third more CPU time (measured with H.264),
+  and a loader has a thread for every core.
+  """
   for stream in container.streams.video:
     if not stream.disposition & Disposition.attached_pic:
-      stream.thread_type = "AUTO"
+      stream.codec_context.thread_count = 1
       stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
       return stream
   raise BadRecord("format", "a container without a video stream; expected a clip")
@@ -151,22 +227,6 @@ def _video_seconds(
   return None if container.streams.audio else length
 
 
-def packet_clock(path: Path, header: Header, limits: Limits) -> Clock | None:
-  """The clock that the container tells without decoding; None where it does not tell."""
-  found: list[tuple[int, int]] = []
-  with _open(path, limits) as container:
-    stream = _picture_stream(container, limits)
-    for packet in container.demux(stream):
-      if packet.size == 0 or packet.is_discard:
-        continue
-      if packet.pts is None:
-        return None
-      found.append((packet.pts, packet.duration or 0))
-      limits.within("frames", len(found), limits.max_frames)
-    base = stream.time_base or Fraction(1)
-  return clock(sorted(found), base, header) if found else None
-
-
 def clock(shown: Sequence[tuple[int | None, int]], base: Fraction, header: Header) -> Clock:
   """shown: (time, duration) of each frame, in units of `base` seconds; a duration 0 is unknown.
 
@@ -186,32 +246,6 @@ def clock(shown: Sequence[tuple[int | None, int]], base: Fraction, header: Heade
   if not last:
     last = times[-1] - times[-2] if len(times) > 1 and times[-1] > times[-2] else step
   return Clock(tuple(times), times[-1] + last, any(time is None for time, _ in shown))
-
-
-def decode(
-  path: Path, header: Header, limits: Limits, taken: Callable[[int], bool]
-) -> tuple[Clock, dict[int, VideoFrame]]:
-  """The clock of all frames as decoded, and the frames whose number is `taken`.
-
-  Frames are held as decoded, half the bytes of RGB.  Raises BadRecord for frames missing at the
-  end, or beyond the limits.
-  """
-  shown: list[tuple[int | None, int]] = []
-  held: dict[int, VideoFrame] = {}
-  with _open(path, limits) as container:
-    stream = _picture_stream(container, limits)
-    for number, frame in enumerate(container.decode(stream)):
-      shown.append((frame.dts if frame.pts is None else frame.pts, frame.duration or 0))
-      limits.within("frames", len(shown), limits.max_frames)
-      if taken(number):
-        held[number] = frame
-    base = stream.time_base or Fraction(1)
-  if not shown:
-    raise BadRecord("format", "a video without frames")
-  found = clock(shown, base, header)
-  limits.check_seconds(float(found.end - found.times[0]))
-  check_whole(found, header)
-  return found, held
 
 
 def check_whole(found: Clock, header: Header) -> None:

@@ -62,7 +62,7 @@ def read(path: Path, preset: str, options: Options, limits: Limits) -> Media:
 
 def check_options(options: Options, refused: Sequence[str], what: str) -> None:
   """Raises BadRecord if an option named in `refused` was given for `what`."""
-  values = dataclasses.asdict(options)
+  values = vars(options)
   given = [name for name in refused if values[name] is not None]
   if given:
     verb = "does" if len(given) == 1 else "do"
@@ -169,16 +169,16 @@ def _released(picture: Image.Image, notes: list[str]) -> np.ndarray:
 
 
 def _values(picture: Image.Image, notes: list[str]) -> np.ndarray:
-  picture = ImageOps.exif_transpose(picture)
+  ImageOps.exif_transpose(picture, in_place=True)
   if picture.mode in _DEEP:
     return np.asarray(picture)
   if _has_alpha(picture):
     picture = _on_black(picture, notes)
   if picture.mode in _GREY:
-    return np.asarray(picture.convert("L"))[..., None]
+    return np.asarray(picture if picture.mode == "L" else picture.convert("L"))[..., None]
   if picture.mode == "CMYK":
     notes.append("printing colours (CMYK) were converted without a colour profile")
-  return np.asarray(picture.convert("RGB"))
+  return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _has_alpha(picture: Image.Image) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 import zlib
 
+from isal import igzip
 import nibabel
 import numpy as np
 
@@ -167,19 +168,23 @@ def _inflate(path: Path, target: memoryview, start: int, end: int, limits: Limit
   """Fills `target` from byte `start` of a gzip file; how many bytes that holds.
 
   It is inflated to its end, a piece at a time, so that its checksum is compared; under the byte
-  cap, and with little behind the voxels.
+  cap, and with little behind the voxels.  ISA-L takes under half of zlib's time.
   """
+  beside = memoryview(bytearray(_CHUNK))  # for what is not asked for
   found = 0
-  with gzip.open(path) as stream:
-    while part := stream.read(_CHUNK):
-      # The bytes of this part that lie within [start, start + len(target)).
-      first, last = max(start - found, 0), min(start + len(target) - found, len(part))
-      if first < last:
-        target[found + first - start : found + last - start] = part[first:last]
-      found += len(part)
+  with igzip.open(path) as stream:
+    while count := stream.readinto(_room(target, beside, found - start)):
+      found += count
       limits.check_bytes(found)
       limits.within("trailing bytes", found - end, _MOST_AFTER)
   return found
+
+
+def _room(target: memoryview, beside: memoryview, first: int) -> memoryview:
+  """Where bytes go that come `first` bytes after the first of `target`."""
+  if first < 0:
+    return beside[:-first]
+  return target[first : first + _CHUNK] or beside
 
 
 def _scaled(stored: np.ndarray, header: nibabel.Nifti1Header, real: np.dtype) -> np.ndarray:

@@ -58,8 +58,9 @@ def _read(
   limits: Limits,
   box: tuple[int, int, int, int] | None,
 ) -> Media:
-  header = clip.read_header(path, limits)
-  clock, taken, stamps, decoded = _take(path, header, preset, options, limits)
+  with clip.opened(path, limits) as opened:
+    clock, taken, stamps, decoded = _take(opened, preset, options, limits)
+  header = opened.header
   notes = _notes(header, clock, decoded)
   frames = decoded.frames
   if preset == "radiology":
@@ -89,20 +90,21 @@ def _read(
 
 
 def _take(
-  path: Path, header: clip.Header, preset: str, options: Options, limits: Limits
+  opened: clip.Clip, preset: str, options: Options, limits: Limits
 ) -> tuple[clip.Clock, np.ndarray, np.ndarray, clip.Decoded]:
   """The clock, the numbers of the frames taken, their timestamps, and the frames.
 
   Choosing by the packets' times saves a second decoding; where the frames' own differ, they win.
   """
-  clock = clip.packet_clock(path, header, limits)
+  header = opened.header
+  clock = opened.packet_clock()
   if clock is None:
-    clock, _ = clip.decode(path, header, limits, lambda number: False)
+    clock, _ = opened.decode(lambda number: False)
   for _ in range(2):
     taken, stamps = _choose(clock, header, preset, options)
     wanted = set(taken.tolist())
     limits.check(len(taken), header.height, header.width)
-    decoded_clock, held = clip.decode(path, header, limits, wanted.__contains__)
+    decoded_clock, held = opened.decode(wanted.__contains__)
     if decoded_clock.times == clock.times and decoded_clock.end == clock.end:
       return clock, taken, stamps, clip.to_rgb(held, taken.tolist())
     clock = decoded_clock

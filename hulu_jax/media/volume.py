@@ -11,6 +11,7 @@ from hulu_jax.media import resample
 from hulu_jax.media import sampling
 from hulu_jax.media.errors import BadRecord
 from hulu_jax.media.intensity import Look
+from hulu_jax.media.intensity import Shade
 from hulu_jax.media.intensity import shading
 from hulu_jax.media.limits import Limits
 from hulu_jax.media.types import Media
@@ -92,9 +93,7 @@ def _radiology(voxels: Voxels, options: Options, limits: Limits) -> Media:
     shown.notes.append("the modality is not known: declare it (CT allows a window in HU)")
   shade = shading(shown.values, voxels.look, options, shown.notes, padding=shown.padding)
   slices = _slices(shown, options)
-  frames = np.stack(
-    [shade(shown.values[k], None if shown.padding is None else shown.padding[k]) for k in slices]
-  )
+  frames = _shaded(shown, shade, slices)
   frames = _squared(frames, shown, limits)
   return Media(
     kind="volume",
@@ -113,6 +112,17 @@ def _radiology(voxels: Voxels, options: Options, limits: Limits) -> Media:
     provenance=shown.record,
     notes=tuple(shown.notes),
   )
+
+
+def _shaded(shown: _Shown, shade: Shade, slices: np.ndarray) -> np.ndarray:
+  """uint8 [T, H, W, C] of the slices taken; no second copy of all of them is ever held."""
+  frames = np.empty(0, np.uint8)
+  for place, k in enumerate(slices):
+    frame = shade(shown.values[k], None if shown.padding is None else shown.padding[k])
+    if place == 0:
+      frames = np.empty((len(slices), *frame.shape), np.uint8)
+    frames[place] = frame
+  return frames
 
 
 def _laid_out(voxels: Voxels, options: Options) -> _Shown:

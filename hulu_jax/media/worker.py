@@ -31,6 +31,7 @@ from hulu_jax.media.types import Options
 
 _STRIKES = 2  # after which a file is not tried again
 _START_SECONDS = 120.0  # to import the decoders, on a busy machine
+_STARTS = 4  # of a process that is killed before it is ready
 _STOP_SECONDS = 2.0
 _CHUNK = 1 << 20
 # The interpreter's own search path may differ from this process's (a notebook, a test).
@@ -40,6 +41,10 @@ sys.path[:] = json.loads(sys.stdin.buffer.readline())
 from hulu_jax.media import decoder
 decoder.serve()
 """
+
+
+class _Killed(RuntimeError):
+  """A process that was killed before it was ready."""
 
 
 class Reader:
@@ -145,6 +150,12 @@ class Reader:
     if self._process is not None and self._process.poll() is None:
       return self._process
     self._stop(0.0)
+    for _ in range(_STARTS - 1):
+      with contextlib.suppress(_Killed):  # from outside: nothing was read yet
+        return self._start()
+    return self._start()
+
+  def _start(self) -> subprocess.Popen[bytes]:
     # Decoders print to standard error what files say.
     self._process = subprocess.Popen(
       [sys.executable, "-c", _START],
@@ -160,7 +171,9 @@ class Reader:
       wire.receive(_taker(_pipe(self._process.stdout), _START_SECONDS))
     except (EOFError, BrokenPipeError, TimeoutError) as error:
       how = self._stop(_STOP_SECONDS)
-      raise RuntimeError(f"the decoder process did not start ({how})") from error
+      killed = how == signal.SIGKILL.name and not isinstance(error, TimeoutError)
+      kind = _Killed if killed else RuntimeError
+      raise kind(f"the decoder process did not start ({how})") from error
     return self._process
 
   def _stop(self, seconds: float) -> str:

@@ -43,13 +43,27 @@ def visual_tokens(
   """
   if len(merges) != len(batch.patches):
     raise ValueError(f"merges {merges} for a batch of {len(batch.patches)} patch groups")
-  x = vision.forward(
+  x = vision.encode(
     w["vision"], batch.patches, batch.patch_segment, batch.patch_hw, c.vision, compute
   )
   sizes = tuple(
     (s.shape[1] * s.shape[2], m) for s, m in zip(batch.patch_segment, merges, strict=True)
   )
-  return projector.forward(w["projector"], take_rows(vision.pool(x, sizes), batch.visual_source))
+  kept = vision.kept_tokens(w["vision"], x, batch.visual_source, sizes, c.vision, compute)
+  return projector.forward(w["projector"], kept)
+
+
+def visual_counts(batch: Batch, merges: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+  """Visual tokens that the encoder gives the batch, and places in its text that get none: int32.
+
+  The second is 0 unless the kept tokens of a row overflowed its V.
+  """
+  groups = zip(batch.patch_segment, merges, strict=True)
+  pooled = sum(s.shape[1] * s.shape[2] // m**2 for s, m in groups)
+  given = jnp.sum(batch.visual_source < pooled, axis=1, dtype=jnp.int32)
+  is_visual = (batch.visual_slot < batch.visual_source.shape[1]) & (batch.segments > 0)
+  wanted = jnp.sum(is_visual, axis=1, dtype=jnp.int32)
+  return jnp.sum(given), jnp.sum(jnp.maximum(wanted - given, 0))
 
 
 def embed(
@@ -87,9 +101,15 @@ def logits(
   return decoder.logits(w["decoder"], forward(w, batch, merges, c, compute), c.decoder)
 
 
+def supervised_hidden(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
+  """Hidden states at `batch.loss_index`, [batch, K, embed]: the head never sees other positions."""
+  return take_rows(forward(w, batch, merges, c, compute), batch.loss_index)
+
+
 def supervised_logits(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """float32 [batch, K, vocab] at `batch.loss_index`: the head never sees other positions."""
-  hidden = forward(w, batch, merges, c, compute)
-  return decoder.logits(w["decoder"], take_rows(hidden, batch.loss_index), c.decoder)
+  """float32 [batch, K, vocab] at `batch.loss_index`."""
+  return decoder.logits(w["decoder"], supervised_hidden(w, batch, merges, c, compute), c.decoder)

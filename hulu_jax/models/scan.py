@@ -33,11 +33,13 @@ class Compute:
   which implementation of every kernel.
 
   vision_pass: most patches of a row that the encoder takes in one pass (`vision.passes`); None: all
-  of them at once.
+  of them at once.  loss_chunk: supervised positions of a row whose logits exist at one time
+  (`training.losses.in_chunks`); None: all of them.
   """
 
   dtype: Any
   vision_pass: int | None
+  loss_chunk: int | None
   vision_remat: str
   decoder_remat: str
   kernels: Kernels
@@ -46,13 +48,15 @@ class Compute:
     for name in (self.vision_remat, self.decoder_remat):
       if name not in REMAT:
         raise ValueError(f"unknown remat {name!r}; there are: {', '.join(REMAT)}")
-    if self.vision_pass is not None and self.vision_pass < 1:
-      raise ValueError(f"vision_pass = {self.vision_pass}; expected a number of patches, or None")
+    for name, most in (("vision_pass", self.vision_pass), ("loss_chunk", self.loss_chunk)):
+      if most is not None and most < 1:
+        raise ValueError(f"{name} = {most}; expected at least 1, or None")
 
 
 FLOAT32 = Compute(
   dtype=jnp.float32,
   vision_pass=None,
+  loss_chunk=None,
   vision_remat="none",
   decoder_remat="none",
   kernels=choice.REFERENCE,

@@ -13,8 +13,12 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from hulu_jax.core import params as P
+from hulu_jax.core import sharding
 from hulu_jax.core.linear import einsum
 from hulu_jax.core.params import ParamSpec
+from hulu_jax.kernels.token_compaction import api as token_compaction
+from hulu_jax.kernels.token_compaction.reference import Sizes
+from hulu_jax.kernels.visual_tokenizer import api as visual_tokenizer
 from hulu_jax.models import attention
 from hulu_jax.models import rope
 from hulu_jax.models import scan
@@ -71,17 +75,36 @@ def layer_specs(c: VisionConfig) -> P.Specs:
   }
 
 
-def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, dtype: Any) -> jax.Array:
+def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, compute: Compute) -> jax.Array:
   """uint8 [batch, seq, patch**2 * channels] -> [batch, seq, embed].
 
   Normalisation (x / 255 - 0.5) / 0.5 happens here: the host ships bytes.  Grey patches are one
   channel of a picture whose channels are equal, so the kernel is summed over its channels.
+
+  Raises:
+    ValueError: patches of neither all channels nor one.
   """
-  kernel = w["kernel"]
-  if patches.shape[-1] != kernel.shape[0]:
-    kernel = einops.reduce(kernel, "(c p) e -> p e", "sum", c=c.channels)
-  x = patches.astype(jnp.float32) * (2.0 / 255.0) - 1.0
-  return einsum("bsp,pe->bse", x.astype(dtype), kernel) + w["bias"].astype(dtype)
+  if patches.shape[-1] not in (c.patch**2, c.channels * c.patch**2):
+    expected = f"{c.patch**2} or {c.channels * c.patch**2}"
+    raise ValueError(f"patches of {patches.shape[-1]} bytes; expected {expected}")
+  name = compute.kernels.visual_tokenizer
+
+  def embed(patches: jax.Array, kernel: Any, bias: jax.Array) -> tuple[jax.Array]:
+    found = visual_tokenizer.embed(patches, kernel, bias, dtype=compute.dtype, implementation=name)
+    return (found,)
+
+  if name == "reference":
+    return embed(patches, w["kernel"], w["bias"])[0]
+  rows = ("batch", None, None)
+  run = sharding.per_shard(embed, (rows, (None, None), (None,)), (rows,))
+  kernel = visual_tokenizer.folded(w["kernel"], patches.shape[-1]).astype(compute.dtype)
+  return run(patches, _everywhere(kernel), _everywhere(w["bias"]))[0]
+
+
+def _everywhere(x: jax.Array) -> jax.Array:
+  """Whole on every device, as a kernel that knows no mesh takes it."""
+  whole = sharding.spec((None,) * x.ndim)
+  return x if whole is None else jax.reshard(x, whole)
 
 
 def layer(
@@ -102,7 +125,7 @@ def _flat(x: jax.Array) -> jax.Array:
   return einops.rearrange(x, "b s n c -> b (s n) c")
 
 
-def forward(
+def encode(
   w: P.Params,
   patches: tuple[jax.Array, ...],
   segments: tuple[jax.Array, ...],
@@ -110,28 +133,27 @@ def forward(
   c: VisionConfig,
   compute: Compute,
 ) -> jax.Array:
-  """Patch groups to features of every patch, after the last norm: [batch, all patches, embed].
+  """Patch groups to features of every patch, before the last norm: [batch, all patches, embed].
 
   patches[g]: uint8 [batch, slots, size, patch**2 * channels]; segments[g]: int [batch, slots,
   size]; hw[g]: int [batch, slots, size, 2].
 
   Attention never leaves a slot, so the encoder may run in passes over whole slots
   (`compute.vision_pass`).  Then backward keeps what a pass gives and recomputes what is inside it,
-  one pass at a time: memory follows the largest pass instead of all patches of a row.
+  one pass at a time: memory follows the largest pass instead of all patches of a row.  A row that
+  fits into one pass is not recomputed beyond what `compute.vision_remat` says.
   """
   groups = tuple(zip(patches, segments, hw, strict=True))
 
-  def encode(groups: tuple[Group, ...]) -> jax.Array:
+  def one_pass(groups: tuple[Group, ...]) -> jax.Array:
     return _encode(w, groups, c, compute)
 
-  if compute.vision_pass is None:
-    x = encode(groups)
-  else:
-    # Each argument is differentiated through the checkpoint; `w` is closed over.
-    one_pass = jax.checkpoint(encode)
-    runs = passes(tuple((s.shape[1], s.shape[2]) for s in segments), compute.vision_pass)
-    x = jnp.concatenate([_in_passes(one_pass, groups[r.start : r.stop], r.times) for r in runs], 1)
-  return layer_norm(x, w["norm"]["scale"], w["norm"]["bias"], c.norm_eps)
+  runs = passes(tuple((s.shape[1], s.shape[2]) for s in segments), compute.vision_pass)
+  if runs == (Run(0, len(groups), 1),):
+    return one_pass(groups)
+  again = jax.checkpoint(one_pass)
+  parts = [_in_passes(again, groups[run.start : run.stop], run.times) for run in runs]
+  return jnp.concatenate(parts, axis=1)
 
 
 class Run(NamedTuple):
@@ -142,12 +164,15 @@ class Run(NamedTuple):
   times: int
 
 
-def passes(groups: tuple[tuple[int, int], ...], limit: int) -> tuple[Run, ...]:
-  """Which groups (slots, size) share a pass, and which one needs several.
+def passes(groups: tuple[tuple[int, int], ...], limit: int | None) -> tuple[Run, ...]:
+  """Which groups (slots, size) share a pass, and which one needs several; all share one without a
+  limit.
 
   No pass holds more than `limit` patches, but for a single slot, which is never cut.  Passes of one
   group are equal, so that they are one compiled scan: 26 slots fall into 1, 2, 13 or 26.
   """
+  if limit is None:
+    return (Run(0, len(groups), 1),)
   runs: list[Run] = []
   held = 0
   for g, (slots, size) in enumerate(groups):
@@ -173,7 +198,7 @@ def _in_passes(
 
 def _encode(w: P.Params, groups: tuple[Group, ...], c: VisionConfig, compute: Compute) -> jax.Array:
   """All layers over these groups, flat: [batch, their patches, embed], before the last norm."""
-  embedded = [embed_patches(w["patch"], _flat(p), c, compute.dtype) for p, _, _ in groups]
+  embedded = [embed_patches(w["patch"], _flat(p), c, compute) for p, _, _ in groups]
   x = jnp.concatenate(embedded, axis=1)
   places = jnp.concatenate([_flat(hw) for _, _, hw in groups], axis=1)
   angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
@@ -188,15 +213,44 @@ def _encode(w: P.Params, groups: tuple[Group, ...], c: VisionConfig, compute: Co
   return scan.over_layers(step, x, w["layers"], compute.vision_remat)[0]
 
 
-def pool(x: jax.Array, sizes: tuple[tuple[int, int], ...]) -> jax.Array:
-  """Mean over each merge block, in float32.  x: [batch, all patches, embed], one (patches per row,
-  merge) per group in `sizes` -> [batch, all visual tokens, embed].
+def forward(
+  w: P.Params,
+  patches: tuple[jax.Array, ...],
+  segments: tuple[jax.Array, ...],
+  hw: tuple[jax.Array, ...],
+  c: VisionConfig,
+  compute: Compute,
+) -> jax.Array:
+  """`encode` and the last norm."""
+  x = encode(w, patches, segments, hw, c, compute)
+  return layer_norm(x, w["norm"]["scale"], w["norm"]["bias"], c.norm_eps)
 
-  For merge 1 and 2 this equals the reference's bilinear down-sampling.
+
+def kept_tokens(
+  w: P.Params, x: jax.Array, index: jax.Array, sizes: Sizes, c: VisionConfig, compute: Compute
+) -> jax.Array:
+  """The last norm, the mean of each merge block, and of these the kept: [batch, V, embed].
+
+  x: what `encode` gave; index: int32 [batch, V] into the row's visual tokens, padding past their
+  end gives 0; sizes: (patches per row, merge) of each group.
   """
-  out, start = [], 0
-  for patches, merge in sizes:
-    part = x[:, start : start + patches].astype(jnp.float32)
-    out.append(einops.reduce(part, "b (n m) e -> b n e", "mean", m=merge**2))
-    start += patches
-  return jnp.concatenate(out, axis=1).astype(x.dtype)
+
+  def compact(
+    x: jax.Array, index: jax.Array, scale: jax.Array, bias: jax.Array
+  ) -> tuple[jax.Array]:
+    found = token_compaction.compact(
+      x,
+      index,
+      scale,
+      bias,
+      sizes=sizes,
+      eps=c.norm_eps,
+      capacity=index.shape[1],
+      implementation=compute.kernels.token_compaction,
+    )
+    return (found.tokens,)
+
+  rows = ("batch", None, None)
+  # Also the reference: what is gathered inside one shard cannot move to another.
+  run = sharding.per_shard(compact, (rows, ("batch", None), (None,), (None,)), (rows,))
+  return run(x, index, w["norm"]["scale"], w["norm"]["bias"])[0]

@@ -24,7 +24,6 @@ from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
-from hulu_jax.training import losses
 from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
@@ -101,11 +100,11 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   compute = Compute(
     dtype=jnp.dtype(cfg.compute.dtype),
     vision_pass=cfg.compute.vision_pass,
+    loss_chunk=cfg.compute.loss_chunk,
     vision_remat=cfg.compute.vision_remat,
     decoder_remat=cfg.compute.decoder_remat,
     kernels=choice.resolve(cfg.compute.kernels.to_dict(), platform),
   )
-  head = losses.Settings(**cfg.loss.to_dict())
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(rates, cfg.steps)
 
@@ -118,7 +117,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
 
   def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
     merges = tuple(g.merge for g in shape.groups)
-    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), head)
+    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
     return step_lib.make_train_step(loss, transform, cfg.accumulate)
 
   return Program(

@@ -23,26 +23,31 @@ LossFn = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 
 
 def make_loss(
-  config: HuluConfig,
-  merges: tuple[int, ...],
-  compute: Compute,
-  datasets: int,
-  settings: losses.Settings,
+  config: HuluConfig, merges: tuple[int, ...], compute: Compute, datasets: int, z: float
 ) -> LossFn:
-  """The loss over supervised positions: a sum, with its weight and both by dataset beside it."""
+  """The loss over supervised positions: a sum, with its weight and both by dataset beside it.
+
+  z: factor of the squared logarithm of a position's softmax sum, see `losses.token_losses`.
+  """
+
+  def of_tokens(params: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    def token_losses(hidden: jax.Array, targets: jax.Array) -> jax.Array:
+      logits = decoder.logits(params["decoder"], hidden, config.decoder)
+      return losses.token_losses(logits, targets, z)
+
+    return token_losses
 
   def loss_fn(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
     params = tree.merge(trainable, frozen)
-    hidden = hulu.forward(params, batch, merges, config, compute)
-    hidden = hulu.take_rows(hidden, batch.loss_index)
+    hidden = hulu.supervised_hidden(params, batch, merges, config, compute)
     targets = hulu.take_rows(batch.targets, batch.loss_index)
     source = hulu.take_rows(batch.source, batch.loss_index)
-
-    def head(own: jax.Array) -> jax.Array:
-      return decoder.logits(params["decoder"], own, config.decoder)
-
-    loss = losses.in_chunks(head, hidden, targets, settings) * batch.loss_weights
+    loss = losses.in_chunks(of_tokens(params), hidden, targets, compute.loss_chunk)
+    loss = loss * batch.loss_weights
+    visual, overflow = hulu.visual_counts(batch, merges)
     sums = {
+      "visual_tokens": visual,
+      "visual_overflow": overflow,
       "weight": jnp.sum(batch.loss_weights),
       "loss_by_dataset": losses.by_source(loss, source, datasets),
       "weight_by_dataset": losses.by_source(batch.loss_weights, source, datasets),

@@ -22,6 +22,17 @@ class Broken(Numbered):
     return super().__getitem__(index)
 
 
+class Healing(Numbered):
+  """A dataset whose disk comes back."""
+
+  ill = True
+
+  def __getitem__(self, index):
+    if self.ill and int(index) == 17:
+      raise OSError("unreachable")
+    return super().__getitem__(index)
+
+
 def threads():
   return {t for t in threading.enumerate() if t.name.startswith("examples")}
 
@@ -108,6 +119,29 @@ def test_a_bug_in_a_plugin_stops_the_run_and_names_the_record(builder, count, no
     take(iterator, 100)
   assert isinstance(raised.value.__cause__, KeyError)
   assert "patient_name" not in str(raised.value), "a bug's message may quote a record"
+  with pytest.raises(RuntimeError, match="record 17"):
+    next(iterator)
+  iterator.close()
+
+
+def test_after_an_error_nothing_comes_until_a_state_is_set(builder, no_thread_stays):
+  """Grain's threads would go on behind the record that failed, and its batch would be lost."""
+  whole = iterate(builder, [Numbered(0, 40)], [PLAIN], threads=2)
+  want = take(whole, 12)
+  whole.close()
+  data = Healing(0, 40)
+  iterator = iterate(builder, [data], [PLAIN], threads=2)
+  got, state = [], iterator.get_state()
+  with pytest.raises(RuntimeError, match="record 17"):
+    while True:
+      got.append(next(iterator))
+      state = iterator.get_state()
+  with pytest.raises(RuntimeError, match="record 17"):
+    next(iterator)
+  data.ill = False
+  iterator.set_state(state)
+  got += take(iterator, 12 - len(got))
+  assert [packed.ids for packed in got] == [packed.ids for packed in want]
   iterator.close()
 
 

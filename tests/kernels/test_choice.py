@@ -35,3 +35,15 @@ def test_a_missing_or_unknown_operation_is_an_error():
 def test_an_unknown_platform_is_an_error():
   with pytest.raises(ValueError, match="'rocm'"):
     choice.resolve(AUTO, "rocm")
+
+
+def test_a_name_of_another_platform_says_what_runs_here():
+  with pytest.raises(ValueError, match="'splash' runs on tpu, this is cpu; here run: reference, x"):
+    choice.resolve(AUTO | {"encoder_attention": "splash"}, "cpu")
+  with pytest.raises(ValueError, match="'splash_interpret' runs on cpu, this is tpu"):
+    choice.resolve(AUTO | {"encoder_attention": "splash_interpret"}, "tpu")
+
+
+def test_a_choice_is_one_line():
+  line = choice.described(choice.automatic("tpu"))
+  assert "decoder_attention=splash" in line and "\n" not in line

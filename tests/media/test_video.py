@@ -99,6 +99,21 @@ def test_threads_do_not_matter(real):
     np.testing.assert_array_equal(frame, want)
 
 
+@pytest.mark.parametrize("suffix", clips.CODECS)
+def test_packets_are_kept_while_they_are_few(tmp_path, suffix, monkeypatch):
+  opens, open_ = [], av.open
+  monkeypatch.setattr(clip.av, "open", lambda *args, **kw: opens.append(0) or open_(*args, **kw))
+  path = clips.write(tmp_path / f"a.{suffix}", clips.grey_steps(30), rate=25)
+  opens.clear()
+  kept = read(path, Options(frames=7))
+  assert len(opens) == 1
+  monkeypatch.setattr(clip, "_KEPT", 0)
+  again = read(path, Options(frames=7))
+  assert len(opens) == 3
+  np.testing.assert_array_equal(kept.frames, again.frames)
+  assert (kept.timestamps, kept.notes) == (again.timestamps, again.notes)
+
+
 def test_an_edit_list_hides_the_start(tmp_path):
   """The track's edit list (ISO/IEC 14496-12, 8.6.6) is made to begin 1.2 s into the media."""
   path = clips.write(tmp_path / "a.mp4", clips.grey_steps(30), codec_options={"bf": "0"})
@@ -316,7 +331,7 @@ def test_limits_and_options(tmp_path):
 def test_a_declared_length_is_limited_before_decoding(tmp_path, suffix, monkeypatch):
   slow = Fraction(1, 1000)
   path = clips.write(tmp_path / f"a.{suffix}", clips.grey_steps(5), rate=slow)
-  monkeypatch.setattr(clip, "decode", None)  # whoever calls it fails otherwise
+  monkeypatch.setattr(clip.Clip, "decode", None)  # whoever calls it fails otherwise
   with pytest.raises(BadRecord, match="limit: a clip of [0-9,]+ s; the limit is 3,600 s"):
     read(path)
 

@@ -115,6 +115,28 @@ def test_the_answer_is_that_of_read(reader, tmp_path, name, preset):
   there.frames[0] = 0  # as writable as any
 
 
+@pytest.mark.parametrize("kills", [1, 4])
+def test_a_process_killed_while_it_starts_is_started_again(tmp_path, monkeypatch, kills):
+  """By the kernel or an operator, while its imports take seconds: no file is to blame."""
+  started, popen = [], subprocess.Popen
+
+  def start(*args, **options):
+    started.append(popen(*args, **options))
+    if len(started) <= kills:
+      started[-1].kill()
+    return started[-1]
+
+  np.save(tmp_path / "a.npy", np.zeros((2, 4, 4), np.uint8))
+  monkeypatch.setattr(subprocess, "Popen", start)
+  with Reader() as reader:
+    if kills == 1:
+      assert reader.read(tmp_path / "a.npy").frames.shape == (2, 4, 4, 1)
+    else:
+      with pytest.raises(RuntimeError, match=r"did not start \(SIGKILL\)"):
+        reader.read(tmp_path / "a.npy")
+  assert len(started) == min(kills + 1, 4)
+
+
 def test_a_bad_record_comes_over_as_it_is(reader, tmp_path, monkeypatch):
   (tmp_path / "SMITH").write_bytes(tiny.MADE["plain.dcm"]()[:700])
   monkeypatch.chdir(tmp_path)  # the process may stand elsewhere

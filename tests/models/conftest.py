@@ -19,7 +19,6 @@ from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
 from hulu_jax.training.state import TrainState
 from tests.models.mixed import CONVERSATIONS
-from tests.models.mixed import HEAD
 from tests.models.mixed import MERGES
 from tests.models.mixed import PLAIN
 from tests.models.mixed import REMAT
@@ -85,7 +84,7 @@ class Run:
 
 
 def run_step(params: Any, batch: Batch, options: dict[str, Any], compute: Compute) -> Run:
-  loss = step_lib.make_loss(presets.TINY, MERGES, compute, 1, HEAD)
+  loss = step_lib.make_loss(presets.TINY, MERGES, compute, 1, 0.0)
   optimizer = optimizer_lib.make(SETTINGS, 10)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),

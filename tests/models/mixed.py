@@ -11,7 +11,6 @@ from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
 from hulu_jax.kernels import choice
 from hulu_jax.models.scan import FLOAT32
-from hulu_jax.training import losses
 from hulu_jax.training import optimizer as optimizer_lib
 
 # No length of a batch equals a length of a parameter (or a shard of one), so that an array in the
@@ -26,8 +25,6 @@ SHAPE = StepShape(
 MERGES = tuple(g.merge for g in SHAPE.groups)
 PLAIN = dataclasses.replace(FLOAT32, kernels=choice.automatic("cpu"))
 REMAT = dataclasses.replace(PLAIN, vision_remat="full", decoder_remat="save_attention")
-# The head takes a row's 23 supervised positions in two chunks, the second one padded.
-HEAD = losses.Settings(z=0.0, chunk=16)
 # A gradient can be read off the optimizer's first moment: no clipping, and b1 = 0.5 halves it.
 SETTINGS = optimizer_lib.Settings(
   learning_rates={"vision": 1e-3, "projector": 2e-3, "decoder": 3e-3},

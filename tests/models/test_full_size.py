@@ -77,7 +77,7 @@ def test_every_large_preset_traces_on_256_chips(preset, mesh):
 
 
 def test_a_slot_of_a_large_preset_holds_its_largest_picture_and_no_more():
-  """Attention is dense inside a slot; a picture of one token a patch takes the whole budget."""
+  """Splash attends densely inside a slot; a picture of one token a patch takes the whole budget."""
   cfg = load("finetune").get_config("hulu-7b")
   shapes = build_lib.step_shapes(cfg.shapes, cfg.rows)
   assert len(shapes) == 3

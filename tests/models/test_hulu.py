@@ -103,7 +103,7 @@ def loss_and_grads(quick):
 
   def make(remat: str):
     compute = dataclasses.replace(scan.FLOAT32, vision_remat=remat, decoder_remat=remat)
-    loss = step_lib.make_loss(presets.TINY, shared.MERGES, compute, 1, shared.HEAD)
+    loss = step_lib.make_loss(presets.TINY, shared.MERGES, compute, 1, 0.0)
 
     def of_all(w, batch):
       return loss(w, jax.tree.map(lambda _: None, w), batch)

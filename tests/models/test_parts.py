@@ -10,6 +10,7 @@ import pytest
 
 from hulu_jax.data import vision as data_vision
 from hulu_jax.kernels.attention import reference as attention
+from hulu_jax.kernels.token_compaction import reference as compaction
 from hulu_jax.models import norms
 from hulu_jax.models import presets
 from hulu_jax.models import projector
@@ -110,7 +111,7 @@ def test_patches_are_normalised_to_minus_one_to_one_on_device():
   w = {"kernel": draw(0, 588, 64), "bias": draw(1, 64)}
   patches = np.random.default_rng(2).integers(0, 256, (2, 3, 588), dtype=np.uint8)
   want = ((patches / 255 - 0.5) / 0.5) @ w["kernel"] + w["bias"]
-  got = vision.embed_patches(w, patches, c, jnp.float32)
+  got = vision.embed_patches(w, patches, c, FLOAT32)
   # Sums of 588 float32 terms of size 1.
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
 
@@ -122,8 +123,8 @@ def test_a_grey_patch_equals_the_same_patch_in_three_equal_channels():
   grey = data_vision.patchify(frames, 14, 1)
   colour = data_vision.patchify(frames.repeat(3, axis=-1), 14, 1)
   np.testing.assert_allclose(
-    vision.embed_patches(w, grey, c, jnp.float32),
-    vision.embed_patches(w, colour, c, jnp.float32),
+    vision.embed_patches(w, grey, c, FLOAT32),
+    vision.embed_patches(w, colour, c, FLOAT32),
     rtol=1e-4,
     atol=1e-3,
   )
@@ -131,7 +132,7 @@ def test_a_grey_patch_equals_the_same_patch_in_three_equal_channels():
 
 def test_pooling_is_the_mean_of_each_merge_block():
   x = draw(0, 2, 4 + 8, 5)
-  got = vision.pool(jnp.asarray(x), ((4, 1), (8, 2)))
+  got = compaction.pool(jnp.asarray(x), ((4, 1), (8, 2)))
   assert got.shape == (2, 4 + 2, 5)
   np.testing.assert_array_equal(got[:, :4], x[:, :4])
   want = np.stack([x[:, 4:8].mean(axis=1), x[:, 8:].mean(axis=1)], axis=1)

@@ -21,6 +21,7 @@ GROUPS = tuple((g.slots, g.size) for g in shared.SHAPE.groups)
   (
     # Small groups share a pass as long as they fit into it, in their order.
     (((1, 4096), (1, 4096), (1, 1536)), 9728, [(0, 3, 1)]),
+    (((1, 4096), (26, 4096)), None, [(0, 2, 1)]),
     (((1, 4096), (1, 4096), (1, 1536)), 8192, [(0, 2, 1), (2, 3, 1)]),
     # A group that does not fit is cut into equal passes, and shares none of them.
     (((1, 1024), (26, 4096)), 16384, [(0, 1, 1), (1, 2, 13)]),

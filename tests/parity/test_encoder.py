@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hulu_jax.data import vision as vision_data
+from hulu_jax.kernels.token_compaction import reference as compaction
 from hulu_jax.models import scan
 from hulu_jax.models import vision
 
@@ -50,6 +51,6 @@ def test_encoder_and_pooled_features(pair, pictures, as_torch):
   np.testing.assert_allclose(ours[0][kept], seen[0], rtol=0, atol=TOLERANCE)
 
   merges = [v.merge for v in visuals]
-  pooled = vision.pool(ours, tuple(zip(sizes, merges, strict=True)))
+  pooled = compaction.pool(ours, tuple(zip(sizes, merges, strict=True)))
   whole = np.concatenate([s.ravel()[:: m * m] > 0 for s, m in zip(groups[1], merges, strict=True)])
   np.testing.assert_allclose(pooled[0][whole], their_pooled, rtol=0, atol=TOLERANCE)

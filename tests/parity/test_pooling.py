@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hulu_jax.models import vision
+from hulu_jax.kernels.token_compaction import reference as compaction
 
 torch = pytest.importorskip("torch", reason="parity compares with torch: install extra 'verify'")
 
@@ -16,6 +16,6 @@ def test_pool(pair, merge, grid):
   theirs = pair.theirs.model.vision_model.pixel_unshuffle(
     x, torch.tensor([[frames, *grid]]), torch.tensor([merge])
   )
-  ours = vision.pool(jnp.asarray(x.numpy())[None], ((len(x), merge),))
+  ours = compaction.pool(jnp.asarray(x.numpy())[None], ((len(x), merge),))
   # At most four values of order one, each weighted by an exact quarter: only the order differs.
   np.testing.assert_allclose(ours[0], theirs, rtol=0, atol=1e-6)

@@ -44,6 +44,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
   c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
+  c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)
   c.compute.kernels = {
     "visual_tokenizer": "auto",
     "token_compaction": "auto",
@@ -51,7 +52,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
-  c.loss = {"z": 0.0, "chunk": 64}
+  c.z_loss = 0.0
   c.accumulate = 1
   c.optimizer = {
     "learning_rates": {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3},

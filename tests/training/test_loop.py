@@ -100,6 +100,7 @@ def test_one_device_by_the_command_line(straight, root, tmp_path):
     assert line["loss"] == pytest.approx(straight[0][line["step"]]["loss"], rel=1e-5)
   run = json.loads((tmp_path / "run" / "run.json").read_text())
   assert run["parameters"] == 333_920
+  assert run["kernels"]["decoder_attention"] == "xla"
   assert run["config"]["model"] == "tiny" and run["versions"]["jax"] == jax.__version__
 
 

@@ -22,6 +22,7 @@ from hulu_jax.models import presets
 from hulu_jax.peft import lora
 from hulu_jax.training import build
 from hulu_jax.training import loop
+from hulu_jax.weights import adapters
 from hulu_jax.weights import checkpoint
 from tests.training import test_loop
 
@@ -52,7 +53,15 @@ def config(base, **changes) -> ConfigDict:
 
 
 def train(cfg, workdir):
-  return jax.device_get(loop.train(cfg, workdir, lambda step, scalars: None))
+  return jax.device_get(loop.train(cfg, workdir, loop.Hooks(report=lambda _: None)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
+  """Compiles in half the time, as `quick` does where a test compiles by itself."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +86,11 @@ def state(workdir, base):
 
 
 def test_the_base_keeps_its_bits_and_the_adapters_move(state, fresh_tiny, quick):
-  adapters, specs = peft.named(LORA), hulu.specs(presets.TINY)
-  kept, before = tree.partition(adapters.wrap(fresh_tiny), "(?!decoder/norm$).*")
+  found, specs = peft.named(LORA), hulu.specs(presets.TINY)
+  kept, before = tree.partition(found.wrap(fresh_tiny), "(?!decoder/norm$).*")
   jax.tree.map(np.testing.assert_array_equal, state.frozen, kept)
   assert set(tree.names(state.trainable)) == TRAINED | {"decoder/norm"}
-  start = jax.jit(lambda key: P.initialize(key, lora.new(specs, adapters.settings)))
+  start = jax.jit(lambda key: P.initialize(key, lora.new(specs, found.settings)))
   first = tree.merge(start(jax.random.key(config(None).seed)), before)
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.trainable, jax.device_get(first))
   # Adam moves a parameter by about its rate, 3e-3, a step; `a` not until `b` has left zero.
@@ -122,6 +131,20 @@ def test_a_loaded_run_answers_as_the_merged_model(state, workdir, mesh_2x2x2):
   merged = model.__class__(**{**vars(model), "params": jax.device_get(plain)})
   asked = [[{"role": "user", "content": "which side is the finding ?"}]]
   assert model.generate(asked, max_new_tokens=6) == merged.generate(asked, max_new_tokens=6)
+
+
+def test_a_base_is_loaded_with_a_peft_folder(state, base, workdir, tmp_path):
+  """A run's own adapters are merged before others are put on top."""
+  params = tree.merge(state.trainable, state.frozen)
+  settings = peft.named(LORA).settings
+  adapters.write(tmp_path / "a", params, presets.TINY, settings, base="b", layout="hulumed")
+  got = hulu_jax.load(base, adapters=tmp_path / "a").params
+  norm = {"decoder": {**params["decoder"], "norm": got["decoder"]["norm"]}}
+  jax.tree.map(np.testing.assert_array_equal, got, {**params, **norm})
+  twice = hulu_jax.load(workdir, adapters=tmp_path / "a").params["decoder"]["layers"]["q"]
+  once = params["decoder"]["layers"]["q"]
+  np.testing.assert_allclose(twice.w, linear.plain(once), atol=1e-6)
+  np.testing.assert_array_equal(twice.b, once.b)
 
 
 def test_a_resume_with_other_adapters_is_refused(state, base, workdir):

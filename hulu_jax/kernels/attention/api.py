@@ -43,6 +43,18 @@ def attention(
       return reference.attention(q, k, v, segments, causal=causal)
     case "xla":
       run = functools.partial(xla.attention, causal=causal)
+    case "splash" | "splash_interpret":
+      from hulu_jax.kernels.attention import pallas_tpu  # a second of import, for those who use it
+
+      run = functools.partial(
+        pallas_tpu.attention, causal=causal, interpret=implementation == "splash_interpret"
+      )
+    case "mosaic" | "mosaic_interpret":
+      from hulu_jax.kernels.attention import mosaic_gpu
+
+      run = functools.partial(
+        mosaic_gpu.attention, causal=causal, interpret=implementation == "mosaic_interpret"
+      )
     case _:
       raise ValueError(f"no attention {implementation!r}; there are: {', '.join(names.RUNS_ON)}")
   middle = (None,) * (q.ndim - 4)

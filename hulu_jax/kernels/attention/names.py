@@ -6,6 +6,10 @@ from collections.abc import Mapping
 RUNS_ON: Mapping[str, tuple[str, ...]] = {
   "reference": ("cpu", "tpu", "gpu"),
   "xla": ("cpu", "tpu", "gpu"),
+  "splash": ("tpu",),
+  "splash_interpret": ("cpu",),
+  "mosaic": ("gpu",),
+  "mosaic_interpret": ("cpu",),
 }
 
 # Output and softmax sums carry this name (`jax.ad_checkpoint.checkpoint_name`): a rematerialisation

@@ -5,9 +5,10 @@ algorithms 1 and 2).  Pairs of blocks that share no segment are left out at run 
 several frames or a row of many short samples costs little more than its segments.
 """
 
+from collections.abc import Callable
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -16,6 +17,7 @@ import numpy as np
 
 from hulu_jax.kernels.attention import names
 from hulu_jax.kernels.attention import reference
+from hulu_jax.kernels.attention import rows as rows_lib
 
 # Queries and keys of one block at most.
 BLOCK = 512
@@ -41,8 +43,7 @@ def attention(
   *lead, n, heads, _ = q.shape
   if math.prod(lead) * heads * n * n <= LOGITS:
     return reference.attention(q, k, v, segments, causal=causal)
-  blocks = math.ceil(n / BLOCK)
-  block = 8 * math.ceil(n / blocks / 8)
+  block = rows_lib.block_size(n, most=BLOCK, multiple=8)
   return blockwise(q, k, v, segments, causal=causal, block=block)
 
 
@@ -50,12 +51,9 @@ def blockwise(
   q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, *, causal: bool, block: int
 ) -> jax.Array:
   """`attention` in blocks of `block` tokens, whatever the size."""
-  n = q.shape[-3]
-  rows = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
-  extra = -n % block
-  padded = [jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in rows]
-  numbers = jnp.pad(segments.reshape(-1, n), ((0, 0), (0, extra)))
-  return _attention(*padded, numbers, causal, block)[:, :n].reshape(q.shape)
+  (own_q, own_k, own_v), numbers = rows_lib.padded((q, k, v), segments, block)
+  out = _attention(own_q, own_k, own_v, numbers, causal, block)
+  return out[:, : q.shape[-3]].reshape(q.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -64,23 +62,34 @@ def _attention(q, k, v, segments, causal, block):
 
 
 def _forward(q, k, v, segments, causal, block):
-  """Attended values, and the logarithm of every query's softmax sum [rows, heads, n]."""
+  """Attended values, and the logarithm of every query's softmax sum [rows, n, heads, 1]."""
   one = functools.partial(_forward_rows, causal=causal, block=block)
   return _in_turn(one, (q, k, v, segments), q.shape[2] * block**2)
 
 
+def named(made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+  """Output and softmax sums under the name by which a rematerialisation policy keeps them."""
+  out, sums = made
+  return checkpoint_name(out, names.SAVED), checkpoint_name(sums, names.SAVED)
+
+
 def _forward_named(q, k, v, segments, causal, block):
-  out, sums = (checkpoint_name(x, names.SAVED) for x in _forward(q, k, v, segments, causal, block))
+  out, sums = named(_forward(q, k, v, segments, causal, block))
   return out, (q, k, v, segments, out, sums)
 
 
-def _backward(causal, block, saved, d_out):
+def backward(causal: bool, block: int, saved: tuple[jax.Array, ...], d_out: jax.Array) -> Any:
+  """Gradients of (q, k, v, segments), for a forward by any kernel.
+
+  saved: q, k, v, segments as [rows, n, ...] with n a multiple of `block`, the output, and the
+  logarithm of every query's softmax sum [rows, n, heads, 1], 0 for padding.
+  """
   one = functools.partial(_backward_rows, causal=causal, block=block)
   grads = _in_turn(one, (*saved, d_out), d_out.shape[2] * block**2)
   return (*grads, None)
 
 
-_attention.defvjp(_forward_named, _backward)
+_attention.defvjp(_forward_named, backward)
 
 
 def _in_turn(f, arrays, logits):
@@ -117,7 +126,7 @@ def _forward_rows(arrays, causal, block):
     jnp.full(shape, reference.MASKED, jnp.float32),
     jnp.zeros(shape, jnp.float32),
   )
-  acc, top, total = _over_pairs(body, start, segments, causal, block)
+  acc, top, total = over_pairs(body, start, segments, causal, block)
   real = (segments > 0)[:, None, None, :, None]
   total = jnp.where(real, total, 1.0)
   out = jnp.where(real, acc / total, 0.0).astype(v.dtype)
@@ -153,7 +162,7 @@ def _backward_rows(arrays, causal, block):
     )
 
   start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (rows.q, rows.k, rows.v))
-  dq, dk, dv = _over_pairs(body, start, segments, causal, block)
+  dq, dk, dv = over_pairs(body, start, segments, causal, block)
   return (
     _heads_last(dq).astype(q.dtype),
     jnp.moveaxis(dk, 1, 2).astype(k.dtype),
@@ -192,11 +201,17 @@ def _logits(rows, i, j, causal, block):
   return jnp.where(seen[:, None, None], logits, reference.MASKED)
 
 
-def _over_pairs(body, start, segments, causal, block):
-  """body(pair, state) over the pairs of blocks in which some query may see some key.
+def over_pairs(
+  body: Callable[[tuple[jax.Array, jax.Array], Any], Any],
+  start: Any,
+  segments: jax.Array,
+  causal: bool,
+  block: int,
+) -> Any:
+  """body(pair, state) over the pairs (query block, key block) in which some query sees some key.
 
-  Which pairs those are is known at run time only, so a loop of that many turns runs over a list
-  that has them first.
+  segments: int [rows, n], n a multiple of `block`.  Which pairs those are is known at run time
+  only, so a loop of that many turns runs over a list that has them first.  Returns the last state.
   """
   blocks = segments.shape[1] // block
   pairs = [(i, j) for i in range(blocks) for j in range(i + 1 if causal else blocks)]

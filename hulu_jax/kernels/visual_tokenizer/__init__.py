@@ -1,0 +1,1 @@
+"""uint8 patches to embeddings, change scores and the keep mask; see `api`."""
