@@ -166,19 +166,21 @@ def encode_volume(sizes: Sizes, where: str, repeats: int, seed: int) -> Iterator
 def attention_packed(sizes: Sizes, where: str, repeats: int, seed: int) -> Iterator[Row]:
   """G2: frames of one volume, and a packed row of samples, forward and both ways."""
   c = sizes.config.vision
-  names = choice.automatic(where)
   patches = sizes.side**2
   frames = np.ones((1, sizes.frames, patches), np.int32)
-  encoder = (names.encoder_attention, (c.heads, c.heads), c.head_dim, False)
-  yield from _attention(f"{sizes.frames} x {patches}", frames, encoder, repeats, seed)
   rng = np.random.default_rng(seed)
   cuts = np.sort(rng.choice(np.arange(1, sizes.tokens), sizes.samples - 1, replace=False))
   row = np.zeros((1, sizes.tokens), np.int32)
   row[0, cuts] = 1
   row = np.cumsum(row, axis=1, dtype=np.int32) + 1
-  for heads in sizes.heads:
-    own = (names.decoder_attention, heads, sizes.head_dim, True)
-    yield from _attention(f"{sizes.tokens} in {sizes.samples} samples", row, own, repeats, seed)
+  # An interpreter's time says nothing.
+  names = kernel_cases.implementations("encoder_attention", where)
+  for name in (n for n in names if not n.endswith("_interpret")):
+    encoder = (name, (c.heads, c.heads), c.head_dim, False)
+    yield from _attention(f"{sizes.frames} x {patches}", frames, encoder, repeats, seed)
+    for heads in sizes.heads:
+      label, own = f"{sizes.tokens} in {sizes.samples} samples", (name, heads, sizes.head_dim, True)
+      yield from _attention(label, row, own, repeats, seed)
 
 
 def _attention(

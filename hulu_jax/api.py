@@ -1,4 +1,4 @@
-"""What `import hulu_jax` offers: `load` a model by folder or preset, ask it, look at its logits."""
+"""What `import hulu_jax` offers: `load` a model, ask it, look at its logits, `save` it."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hulu_jax.core import linear
 from hulu_jax.core import params as P
 from hulu_jax.core import sharding
 from hulu_jax.data import chat
@@ -29,8 +30,13 @@ from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
 from hulu_jax.weights import adapters as adapters_lib
+from hulu_jax.weights import card as card_lib
 from hulu_jax.weights import checkpoint
+from hulu_jax.weights import convert
+from hulu_jax.weights import hf_read
 from hulu_jax.weights import load as weights_load
+from hulu_jax.weights import sources
+from hulu_jax.weights.assemble import Model as Unread
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -164,6 +170,7 @@ def load(
     params = read(path, hulu.specs(config), where)
   elif (path / "config.json").is_file():
     config = weights_load.read_config(path)
+    policy = hf_read.policy(path, policy)
     params = weights_load.load_params(path, config, where, jnp.dtype(dtype))
   elif str(source) in presets.PRESETS:
     config = presets.get(str(source))
@@ -188,6 +195,53 @@ def load(
   )
   words = _find_tokenizer(path, None if tokenizer is None else Path(tokenizer), config)
   return Model(params, config, policy, words, compute, where)
+
+
+def save(
+  model: Model,
+  folder: str | Path,
+  *,
+  layout: str,
+  dtype: str | None = None,
+  shard_size: int = 5 * 10**9,
+  licence: str = "",
+  force: bool = False,
+) -> None:
+  """Writes a model to a new folder, whole or not at all, with its tokenizer and a model card.
+
+  Adapters are merged into the weights that they adapt.
+
+  layout: "hulu_jax" (a run folder), "hulu-med", "hulu-med-local" or "transformers"; see
+  docs/convert.md.  dtype: None keeps that of each parameter.  shard_size: most bytes of a file.
+  licence: of the weights, for the card.  force: replaces a checkpoint that is there.
+
+  Raises:
+    FileExistsError, FileNotFoundError: `folder` is there already, or its parent is not.
+    OSError: a full disk.
+    ValueError: an unknown layout, or an architecture that it cannot say.
+  """
+  if layout not in convert.LAYOUTS:
+    raise ValueError(f"no layout {layout!r}; there are: {', '.join(convert.LAYOUTS)}")
+  with jax.set_mesh(model.mesh):
+    params = jax.jit(linear.plain)(model.params)  # adapters merged, all else as it is
+  unread = Unread(
+    config=model.config,
+    policy=model.policy,
+    source=sources.Params(params, model.config),
+    layout="hulu_jax",
+    notes=[],
+  )
+  order = convert.Order(
+    layout=layout,
+    dtype=None if dtype is None else np.dtype(jnp.dtype(dtype)),
+    shard_size=shard_size,
+    words=model.tokenizer,
+    card=card_lib.Card(licence=licence, base="", data=""),
+    made=f"Saved by `hulu_jax.save` in the layout `{layout}`.",
+    source=None,
+    force=force,
+  )
+  convert.run(unread, Path(folder), order, lambda done, total: None)
 
 
 def _find_tokenizer(source: Path, given: Path | None, config: HuluConfig) -> Tokenizer | None:

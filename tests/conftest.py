@@ -4,7 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Before JAX is imported, and for the processes that tests start: compiling is most of the suite's
+# time, and tests compare values, not speed.  The quick start runs as it is compiled for users.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 from absl import flags
+from hypothesis import HealthCheck
+from hypothesis import settings
 import jax
 import pytest
 
@@ -25,6 +31,12 @@ assert int(os.environ["NPROC"]) >= 16, f"NPROC was set before {hulu_jax.__name__
 
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+# How long an example takes says how busy the machine is, nothing about the code.
+settings.register_profile(
+  "any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any_machine")
 
 # Compiles in half the time; tests compare values, not speed.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

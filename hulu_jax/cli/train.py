@@ -118,7 +118,7 @@ def _train(args: _Arguments) -> None:
   cfg, started = args.config, time.monotonic()
   kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
   if processes.is_first():
-    print(f"kernels: {choice.described(kernels)}", file=sys.stderr)
+    print(f"kernels: {choice.described(kernels)}", flush=True)
   with contextlib.ExitStack() as stack:
     steps = stages.plan(cfg)[-1].last
     line = stack.enter_context(_progress.Line("train", steps)) if processes.is_first() else None

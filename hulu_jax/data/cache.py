@@ -24,7 +24,7 @@ from hulu_jax.media.limits import DEFAULT
 from hulu_jax.media.types import Options
 
 # Raised whenever a reader gives other frames than before for the same file.
-_READERS = 1
+_READERS = 2
 _LIBRARIES = ("av", "nibabel", "numpy", "pillow", "pydicom")
 _CHECKSUM = 32  # bytes
 # Files that a reader opens beside the one it is given.

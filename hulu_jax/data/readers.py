@@ -49,17 +49,25 @@ class Readers:
     key: bytes | None,
   ) -> Media:
     """As `Reader.read`, by whichever process is free."""
+
+    def attempt(reader: Reader) -> Media | BadRecord:
+      try:
+        return reader.read(path, options, preset=preset, root=root, key=key)
+      except BadRecord as bad:
+        return bad
+
     reader = self._free.get()
     try:
+      found = attempt(reader)
       for _ in range(_TRIES - 1):
-        try:
-          return reader.read(path, options, preset=preset, root=root, key=key)
-        except BadRecord as bad:
-          if bad.kind != "crash":
-            raise
+        if not isinstance(found, BadRecord) or found.kind != "crash":
+          break
         reader.close()
         # A new one: an old one remembers crashes, and would refuse the file in a later epoch.
         reader = Reader(timeout=self._timeout)
-      return reader.read(path, options, preset=preset, root=root, key=key)
+        found = attempt(reader)
     finally:
       self._free.put(reader)
+    if isinstance(found, BadRecord):
+      raise found
+    return found

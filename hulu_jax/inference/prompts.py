@@ -38,7 +38,7 @@ def shape_for(prompts: Sequence[Example], rows: int) -> StepShape:
   return StepShape(
     rows=rows,
     tokens=bucket(max(len(p.tokens) for p in prompts)),
-    supervised=1,
+    supervised=bucket(max(1, *(lengths.of(p).supervised for p in prompts))),
     visual=bucket(max(1, *(len(p.visual_positions) for p in prompts))) if groups else 0,
     groups=groups,
   )

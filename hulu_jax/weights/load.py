@@ -1,8 +1,6 @@
 """A Hugging Face folder to our config and parameters, streamed leaf by leaf into their shards."""
 
-from collections.abc import Iterable, Mapping
 import pathlib
-import re
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ from hulu_jax.core.params import ParamSpec
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.weights import files
+from hulu_jax.weights import fit
 from hulu_jax.weights import hf_config
 from hulu_jax.weights import names
 from hulu_jax.weights.names import Entry
@@ -59,7 +58,7 @@ def load_params(
   where = None if mesh is None else sharding.shardings(specs, mesh)
   with files.opened(pathlib.Path(folder)) as stored:
     table = names.entries(config, names.detect(stored.shapes))
-    _check(table, stored.shapes, folder)
+    fit.check(table, stored, str(folder))
 
     def whole(path: str, spec: ParamSpec) -> jax.Array:
       return jnp.asarray(_read(table[path], spec, (slice(None),) * len(spec.shape), stored, dtype))
@@ -97,45 +96,3 @@ def _read(
   for i, entry in enumerate(layers):
     out[i] = one(entry, rest)
   return out
-
-
-def _check(
-  table: Mapping[str, list[Entry]], stored: Mapping[str, tuple[int, ...]], folder: Any
-) -> None:
-  wanted = {entry.name: entry.shape for entries in table.values() for entry in entries}
-  both = wanted.keys() & stored.keys()
-  shapes = [
-    f"{name} has {stored[name]}, expected {wanted[name]}"
-    for name in wanted
-    if name in both and stored[name] != wanted[name]
-  ]
-  problems = {
-    "missing": _fold(wanted.keys() - both),
-    "unexpected": _fold(stored.keys() - both),
-    "mis-shaped": _fold(shapes),
-  }
-  if any(problems.values()):
-    listed = "; ".join(f"{what}: {', '.join(found)}" for what, found in problems.items() if found)
-    raise ValueError(f"tensors of {folder} do not fit the config: {listed}")
-
-
-def _fold(found: Iterable[str]) -> list[str]:
-  """Names that differ only by their layer as one: layers.{0..27}.mlp.fc1.weight."""
-  groups: dict[str, list[int]] = {}
-  for name in found:
-    layer = re.search(r"(?<=\.layers\.)\d+", name)
-    key = name if layer is None else f"{name[: layer.start()]}{{}}{name[layer.end() :]}"
-    groups.setdefault(key, []).extend([] if layer is None else [int(layer.group())])
-  return [key.replace("{}", _ranges(sorted(groups[key]))) for key in sorted(groups)]
-
-
-def _ranges(numbers: list[int]) -> str:
-  """[0, 1, 2, 5] -> {0..2,5}; a single number stays bare."""
-  runs: list[list[int]] = []
-  for n in numbers:
-    if runs and n == runs[-1][-1] + 1:
-      runs[-1].append(n)
-    else:
-      runs.append([n])
-  text = ",".join(str(r[0]) if len(r) == 1 else f"{r[0]}..{r[-1]}" for r in runs)
-  return text if len(numbers) == 1 else f"{{{text}}}"

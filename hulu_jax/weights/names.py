@@ -98,6 +98,26 @@ LAYOUTS: Mapping[str, Mapping[str, str]] = {
   },
 }
 
+# What holds one part only: a decoder as its authors publish it, with its head or without; the
+# encoder alone; a projector as the alignment stage of the original training code saves it.
+PIECES: Mapping[str, Mapping[str, str]] = {
+  "decoder": {"decoder": "model."},
+  "decoder_without_head": {"decoder": ""},
+  "encoder": {"vision": ""},
+  "encoder_vision_model": {"vision": "vision_model."},
+  "encoder_vision_encoder": {"vision": "vision_encoder."},
+  "projector": {"projector": "model.mm_projector."},
+  "projector_mm": {"projector": "mm_projector."},
+  "projector_native": {"projector": "model.projector."},
+  "projector_readout": {"projector": ""},
+}
+_ALL = {**LAYOUTS, **PIECES}
+
+
+def parts(layout: str) -> tuple[str, ...]:
+  """Which parts of the model a layout holds."""
+  return tuple(_ALL[layout])
+
 
 def lengths(c: HuluConfig) -> dict[str, dict[str, int]]:
   """What the letters of the patterns mean, per part."""
@@ -113,25 +133,50 @@ def lengths(c: HuluConfig) -> dict[str, dict[str, int]]:
 def torch_name(path: str, layout: str, layer: int = 0) -> str:
   """The torch name of our parameter at `path`; `layer` where it is one of a stack."""
   part, own = path.split("/", 1)
-  return RULES[part][own].torch.format(at=LAYOUTS[layout][part], layer=layer)
+  return RULES[part][own].torch.format(at=_ALL[layout][part], layer=layer)
+
+
+def layers(part: str, layout: str, stored: Collection[str]) -> int:
+  """How many layers of a part are stored, told by the first matrix of their MLPs."""
+  n = 0
+  while torch_name(f"{part}/layers/up", layout, n) in stored:
+    n += 1
+  return n
 
 
 def detect(stored: Collection[str]) -> str:
-  """The layout whose tensor names these are, told by its patch kernel and embedding table.
+  """The layout that explains most of these tensor names; of equals, the one with fewest parts.
 
   Raises:
-    ValueError: none fits; the message says what each would hold.
+    ValueError: none explains any; the message says what each would hold.
   """
-  marks = ("vision/patch/kernel", "decoder/embed")
-  wanted = {layout: [torch_name(path, layout) for path in marks] for layout in LAYOUTS}
-  for layout, found in wanted.items():
-    if all(name in stored for name in found):
-      return layout
+  shapes = {_LAYER.sub("{layer}", name) for name in stored}
+  known = {
+    layout: {
+      _LAYER.sub("{layer}", torch_name(f"{part}/{own}", layout))
+      for part in _ALL[layout]
+      for own in RULES[part]
+    }
+    for layout in _ALL
+  }
+  hits = {layout: len(shapes & names) for layout, names in known.items()}
+  best = max(_ALL, key=lambda layout: (hits[layout], -len(_ALL[layout])))
+  # A head alone tells nothing: it has the same name everywhere.
+  if hits[best] > ("lm_head.weight" in shapes):
+    return best
   tops = sorted({".".join(name.split(".")[:3]) for name in stored})
+  marks = {part: f"{part}/{own}" for part, own in _MARKS.items()}
   raise ValueError(
     f"tensors of no known layout: names start with {tops[:12]}; expected one of "
-    + ", ".join(f"{layout} ({' and '.join(found)})" for layout, found in wanted.items())
+    + ", ".join(
+      f"{layout} ({' and '.join(torch_name(marks[part], layout) for part in _ALL[layout])})"
+      for layout in _ALL
+    )
   )
+
+
+_LAYER = re.compile(r"(?<=\blayers\.)\d+(?=\.)")
+_MARKS = {"vision": "patch/kernel", "projector": "up", "decoder": "embed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +196,14 @@ class Entry:
     """Our axes to torch's."""
     torch, ours = self.axes.split(" -> ")
     return einops.rearrange(array, f"{ours} -> {torch}", **self.letters)
+
+  @property
+  def order(self) -> tuple[int, ...]:
+    """Our axes in the order in which torch stores them, slowest first."""
+    torch, ours = self.axes.split(" -> ")
+    flat = [letter for group in _groups(torch) for letter in group]
+    groups = _groups(ours)
+    return tuple(sorted(range(len(groups)), key=lambda i: flat.index(groups[i][0])))
 
   def read(
     self, index: tuple[slice, ...], get: Callable[[tuple[slice, ...]], np.ndarray]
@@ -185,12 +238,14 @@ def _groups(side: str) -> list[list[str]]:
 
 
 def entries(c: HuluConfig, layout: str) -> dict[str, list[Entry]]:
-  """The torch tensors of every parameter of the model, by our path; one per layer of a stack."""
+  """The torch tensors of every parameter of a layout's parts, by our path; one per layer."""
   of_part = lengths(c)
   table: dict[str, list[Entry]] = {}
 
   def add(path: str, spec: ParamSpec) -> None:
     part, own = path.split("/", 1)
+    if part not in _ALL[layout]:
+      return
     rule = RULES[part][own]
     torch, ours = (_groups(side) for side in rule.axes.split(" -> "))
     letters = {letter: of_part[part][letter] for group in torch for letter in group}

@@ -76,6 +76,18 @@ def test_a_prompt_does_not_see_its_neighbours(model, answers):
     assert model.generate([conversation], max_new_tokens=6) == [answer]
 
 
+def test_scores_of_a_conversation_with_its_answer(model):
+  """As a user scores an answer; what stands before it does not see it."""
+  (question,) = CONVERSATIONS[0]
+  answer = {"role": "assistant", "content": "no , there is nothing of the kind in it"}
+  asked, whole = model.logits([[question]]), model.logits([[question, answer]])
+  before = asked.shape[1]
+  assert whole.shape[1] > before + 8
+  np.testing.assert_array_equal(whole.tokens[0, :before], asked.tokens[0])
+  # float32: the rows were padded to different lengths.
+  np.testing.assert_allclose(whole[0, :before], asked[0], rtol=1e-4, atol=1e-4)
+
+
 def test_pictures_change_the_scores(model):
   seen = CONVERSATIONS[1]
   blank = user(

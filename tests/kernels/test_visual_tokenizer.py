@@ -124,7 +124,7 @@ def test_a_whole_entry(name, way, quick):
   np.testing.assert_array_equal(got.keep, keep)
   before = [keep.ravel()[:i].sum() for i in range(keep.size)]
   np.testing.assert_array_equal(np.ravel(got.place), before)
-  assert got.count == keep.sum()
+  assert got.total == keep.sum()
   assert got.embeddings.dtype == case.dtype
   want = embedded(patches, kernel, bias)
   np.testing.assert_allclose(np.asarray(got.embeddings, np.float64), want, **tolerance(case))
@@ -150,7 +150,7 @@ def test_kept_tokens_in_one_go_with_their_gradient(name, way, quick):
   inside = np.flatnonzero(keep)[: case.capacity]
   assert (got.valid, got.overflow) == (len(inside), keep.sum() - len(inside))
   empty = case.capacity - len(inside)
-  np.testing.assert_array_equal(got.index, [*inside, *[keep.size] * empty])
+  np.testing.assert_array_equal(got.source, [*inside, *[keep.size] * empty])
   tokens = patches.reshape(keep.size, case.merge**2, case.values)[inside]
   nothing = np.zeros((empty, *g.shape[1:]))
   want = np.concatenate([embedded(tokens, kernel, bias), nothing])

@@ -56,14 +56,6 @@ def train(cfg, workdir):
   return jax.device_get(loop.train(cfg, workdir, loop.Hooks(report=lambda _: None)))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly():
-  """Compiles in half the time, as `quick` does where a test compiles by itself."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, fresh_tiny, tokenizer, builder):
   """A run folder of the tiny model without adapters: where the runs start."""
@@ -131,6 +123,18 @@ def test_a_loaded_run_answers_as_the_merged_model(state, workdir, mesh_2x2x2):
   merged = model.__class__(**{**vars(model), "params": jax.device_get(plain)})
   asked = [[{"role": "user", "content": "which side is the finding ?"}]]
   assert model.generate(asked, max_new_tokens=6) == merged.generate(asked, max_new_tokens=6)
+
+
+def test_a_saved_run_has_its_adapters_merged(state, workdir, tmp_path, capsys):
+  """`hulu convert` streams tensors, so it says what merges."""
+  hulu_jax.save(hulu_jax.load(workdir), tmp_path / "merged", layout="hulu_jax")
+  got = hulu_jax.load(tmp_path / "merged").params
+  want = linear.plain(tree.merge(state.trainable, state.frozen))
+  # float32, sums of four products in another order.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, want)
+  assert main.main(["convert", str(workdir), str(tmp_path / "x"), "--to=hulu-med"]) == 2
+  assert "hulu_jax.save(hulu_jax.load(RUN), FOLDER" in capsys.readouterr().err
+  assert not (tmp_path / "x").exists()
 
 
 def test_a_base_is_loaded_with_a_peft_folder(state, base, workdir, tmp_path):

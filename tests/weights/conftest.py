@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.weights import names
+from tests.weights import small_words
 
 # The tiny preset at the thetas that its files can state.
 CONFIG = dataclasses.replace(
@@ -97,3 +99,9 @@ class Checkpoint:
 def checkpoint(tmp_path: pathlib.Path) -> Callable[..., Checkpoint]:
   """checkpoint(config, layout): a Checkpoint in the test's own folder."""
   return lambda config=CONFIG, layout="video_llama_3": Checkpoint(tmp_path, config, layout)
+
+
+@pytest.fixture(scope="session")
+def words() -> tokenizer_lib.Tokenizer:
+  """A tokenizer.json of Qwen's kind and special tokens, with few words."""
+  return small_words.made()

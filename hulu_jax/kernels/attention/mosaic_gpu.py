@@ -108,7 +108,7 @@ def _ranges(segments: jax.Array, causal: bool) -> jax.Array:
 
 def _kernel(q: Any, k: Any, scale: float, causal: bool, interpret: bool) -> Any:
   """The launch for arrays like q [rows, n, heads, d] and k [rows, n, kv_heads, d]."""
-  rows, n, heads, d = q.shape
+  heads, d = q.shape[2:]
   group = heads // k.shape[2]
   swizzle = next(s for s in SWIZZLES if d * q.dtype.itemsize % s == 0)
   transforms = (
@@ -127,7 +127,8 @@ def _kernel(q: Any, k: Any, scale: float, causal: bool, interpret: bool) -> Any:
       plgpu.barrier_wait(barriers.at[i])
     own = plgpu.load(own_smem, (), layout=_WGMMA.reduce(1))
     products = _products(q_smem, interpret)
-    step = functools.partial(_step, products, own, tile, start, scale * _LOG2E, causal)
+    seen = functools.partial(_seen, own, tile, start, causal)
+    step = functools.partial(_step, products, scale * _LOG2E, seen)
     acc, top, total = plgpu.emit_pipeline(
       step,
       grid=(count,),
@@ -154,6 +155,11 @@ def _kernel(q: Any, k: Any, scale: float, causal: bool, interpret: bool) -> Any:
     plgpu.copy_smem_to_gmem(sums_smem, sums_ref.at[row, head, here])
     plgpu.wait_smem_to_gmem(0)
 
+  return _launch(body, q, transforms, interpret)
+
+
+def _launch(body, q, transforms, interpret):
+  rows, n, heads, d = q.shape
   # Not there before JAX 0.11; `attention` has checked.
   options = {"interpret": plgpu.InterpretGPUParams()} if interpret else {}  # type: ignore[attr-defined]
   return plgpu.kernel(
@@ -175,7 +181,7 @@ def _kernel(q: Any, k: Any, scale: float, causal: bool, interpret: bool) -> Any:
   )
 
 
-def _step(products, own, tile, start, scale, causal, indices, k_smem, v_smem, other_smem, carry):
+def _step(products, scale, seen, indices, k_smem, v_smem, other_smem, carry):
   """One block of keys: logits in base 2, online softmax, weighted values."""
   with_keys, add_values = products
   acc, top, total = carry
@@ -183,17 +189,23 @@ def _step(products, own, tile, start, scale, causal, indices, k_smem, v_smem, ot
   logits = with_keys(k_smem) * scale
   other = plgpu.load(other_smem, (), layout=_WGMMA.reduce(0))
   spread = jax.lax.broadcast_in_dim
-  seen = spread(own, shape, [0]) == spread(other, shape, [1])
-  if causal:
-    query, key = (plgpu.broadcasted_iota(jnp.int32, shape, i, layout=_WGMMA) for i in (0, 1))
-    seen &= query + tile * QUERIES >= key + (start + indices[0]) * KEYS
-  logits = jnp.where(seen, logits, reference.MASKED)
+  logits = jnp.where(seen(other, indices[0]), logits, reference.MASKED)
   new = jnp.maximum(top, logits.max(axis=1))
   keep = jnp.exp2(top - new)
   weights = jnp.exp2(logits - spread(new, shape, [0]))
   total = total * keep + weights.sum(axis=1)
   acc = acc * spread(keep, acc.shape, [0])
   return add_values(acc, weights.astype(v_smem.dtype), v_smem), new, total
+
+
+def _seen(own, tile, start, causal, other, j):
+  """Which of the tile's queries sees which key of the j-th block visited."""
+  shape, spread = (QUERIES, KEYS), jax.lax.broadcast_in_dim
+  seen = spread(own, shape, [0]) == spread(other, shape, [1])
+  if causal:
+    query, key = (plgpu.broadcasted_iota(jnp.int32, shape, i, layout=_WGMMA) for i in (0, 1))
+    seen &= query + tile * QUERIES >= key + (start + j) * KEYS
+  return seen
 
 
 def _products(q_smem, interpret):

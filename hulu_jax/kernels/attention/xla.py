@@ -1,8 +1,8 @@
 """Segment-aware attention block by block, in plain jnp: memory linear in length, on any platform.
 
 The online softmax and its backward by recomputation are those of FlashAttention-2 (Dao 2023,
-algorithms 1 and 2).  Pairs of blocks that share no segment are left out at run time, so a slot of
-several frames or a row of many short samples costs little more than its segments.
+algorithms 1 and 2).  Pairs of blocks that share no segment are left out at run time, so the cost of
+a slot of many frames or a row of many short samples grows with their number, not with its square.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,7 @@ from hulu_jax.kernels.attention import rows as rows_lib
 # Queries and keys of one block at most.
 BLOCK = 512
 # Logits in memory at once: what this many hold is one dense block, and more rows wait their turn.
-# 8 MB of float32 stays in a CPU's cache: at 324 patches and 16 heads a slot at a time takes 0.55 of
-# the time of four at once (benchmarks/encoder_own_ceiling.py measures the result).
+# 8 MB of float32 stays in a CPU's cache (benchmarks/encoder_own_ceiling.py measures the result).
 LOGITS = 2**21
 
 

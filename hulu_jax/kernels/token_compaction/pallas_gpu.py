@@ -67,18 +67,8 @@ def _forward_kernel(
   _store(out, jnp.where(block.count > 0, token, 0.0), block)
 
 
-def _backward_kernel(
-  x: Any,
-  starts: Any,
-  counts: Any,
-  scale: Any,
-  g: Any,
-  d_rows: Any,
-  unit: Any,
-  *,
-  most: int,
-  eps: float,
-) -> None:
+def _backward_kernel(*refs: Any, most: int, eps: float) -> None:
+  x, starts, counts, scale, g, d_rows, unit = refs
   block = _load(x, starts, counts, most=most, eps=eps)
   b, v, width = pl.program_id(0), pl.program_id(1), x.shape[2]
   share = 1.0 / jnp.maximum(block.count, 1).astype(jnp.float32)

@@ -31,23 +31,23 @@ DTYPES = (jnp.float32, jnp.bfloat16)
 class Tokenized(NamedTuple):
   """embeddings: [T, N, m * m, embed]; score: int32 [T, N], sum of absolute differences to the
   version compared with, 0 in the first frame; keep: bool [T, N]; place: int32 [T, N], tokens kept
-  before this one; count: int32, kept in all."""
+  before this one; total: int32, kept in all."""
 
   embeddings: jax.Array
   score: jax.Array
   keep: jax.Array
   place: jax.Array
-  count: jax.Array
+  total: jax.Array
 
 
 class Kept(NamedTuple):
-  """embeddings: [capacity, m * m, embed] of kept tokens in order, 0 past the last; index: int32
+  """embeddings: [capacity, m * m, embed] of kept tokens in order, 0 past the last; source: int32
   [capacity], which token each is (t * N + n), T * N past the last; valid: int32, how many are
   there; overflow: int32, kept tokens for which there was no room; score, keep, place: as in
   `Tokenized`."""
 
   embeddings: jax.Array
-  index: jax.Array
+  source: jax.Array
   valid: jax.Array
   overflow: jax.Array
   score: jax.Array
@@ -126,7 +126,7 @@ def tokenize_kept(
     none = _no_frames(patches, kernel)
     embeddings = jnp.zeros((capacity, block, kernel.shape[1]), kernel.dtype)
     index = jnp.zeros(capacity, jnp.int32)
-    return Kept(embeddings, index, none.count, none.count, none.score, none.keep, none.place)
+    return Kept(embeddings, index, none.total, none.total, none.score, none.keep, none.place)
   static = (*_static(rule), capacity)
   found = _kept(patches, kernel, bias, limit, static, implementation)
   embeddings, index, score, keep, place = found

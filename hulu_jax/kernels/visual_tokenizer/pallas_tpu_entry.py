@@ -44,7 +44,7 @@ def scratch(rows: int, values: int) -> list[Any]:
 def need(rows: int, values: int, kernel: jax.Array, block: int) -> int:
   """VMEM in bytes beside the embeddings: bytes twice, versions, weights, and a chunk's values."""
   chunk = mask.TOKENS * block
-  weights = padded(*kernel.shape, kernel.dtype.itemsize)
+  weights = padded(values, kernel.shape[1], kernel.dtype.itemsize)
   of_chunk = 5 * padded(chunk, values, 4) + 3 * padded(chunk, kernel.shape[1], 4)
   return 2 * padded(rows, values, 1) + padded(rows, values, 2) + 2 * weights + 2 * of_chunk
 

@@ -118,7 +118,7 @@ def _kernel(
 ) -> None:
   out, out_index, score, keep, place, last, base, *stage_refs = rest
   refs = Refs(patches, last, limit, base, score, keep, place, tokens, pl.program_id(0))
-  stage = _Stage(*stage_refs, out, out_index)
+  stage = _Stage(*[*stage_refs, out, out_index])
   block, blocks = stage.embedded.shape[0] // _STAGED, out_index.shape[0]
   write = functools.partial(_copy_out, stage, weights=(kernel, bias), nothing=frames * tokens)
 
