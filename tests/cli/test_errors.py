@@ -24,7 +24,7 @@ def at_root(root, monkeypatch):
 
 
 def test_unknown_command(capsys):
-  assert "no command 'trian'; there are: data, evaluate, generate" in refused(capsys, "trian")
+  assert "no command 'trian'; there are: convert, data, evaluate" in refused(capsys, "trian")
 
 
 def test_help_lists_the_commands_and_the_notice(capsys):
