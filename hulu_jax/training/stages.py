@@ -23,7 +23,7 @@ _SHARED = (
   "tokenizer",
 )
 # A stage that names one of these means all of it, not additions to it.
-_WHOLE = ("shapes", "mixture")
+_WHOLE = ("compression", "mixture", "shapes")
 
 
 class Stage(NamedTuple):
