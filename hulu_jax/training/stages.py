@@ -48,12 +48,13 @@ def plan(cfg: ConfigDict) -> tuple[Stage, ...]:
   """
   if not cfg.stages:
     return (Stage("all", cfg, 0, cfg.steps),)
-  names = [_name(entry, number) for number, entry in enumerate(cfg.stages)]
+  entries = [e if isinstance(e, ConfigDict) else ConfigDict(e) for e in cfg.stages]
+  names = [_name(entry, number) for number, entry in enumerate(entries)]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise ValueError(f"stages: {twice} more than once; a checkpoint goes by the name")
   found: list[Stage] = []
-  for name, entry in zip(names, cfg.stages, strict=True):
+  for name, entry in zip(names, entries, strict=True):
     first = found[-1].last if found else 0
     own = _view(cfg, entry, name)
     found.append(Stage(name, own, first, first + own.steps))

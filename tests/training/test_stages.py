@@ -28,7 +28,7 @@ def staged(*entries, **changes) -> ConfigDict:
   c = config(mesh={"data": 8}, **changes)
   with c.unlocked():
     c.checkpoint.every = 1
-    c.stages = tuple(ConfigDict(entry) for entry in entries)
+    c.stages = entries
   return c
 
 
