@@ -65,31 +65,50 @@ def make_train_step(
   accumulate: microbatches that a batch's rows are dealt into, one after the other; sums of losses,
   weights and gradients are added up and divided once, so their number does not change the step.
   """
-  grad = jax.value_and_grad(loss_fn, has_aux=True)
+  gradient = _whole(loss_fn) if accumulate == 1 else _dealt(loss_fn, accumulate)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    def add(so_far: Any, micro: Batch) -> tuple[Any, None]:
-      (loss, sums), grads = grad(state.trainable, state.frozen, micro)
-      return jax.tree.map(jnp.add, so_far, (loss, sums, grads)), None
-
-    if accumulate == 1:
-      (loss, sums), grads = grad(state.trainable, state.frozen, batch)
-    else:
-      # Each device deals its own rows: nothing moves.
-      micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
-      first = jax.tree.map(lambda x: x[0], micros)
-      (one, sums), _ = jax.eval_shape(grad, state.trainable, state.frozen, first)
-      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (one, sums))
-      start = (*zeros, jax.tree.map(jnp.zeros_like, state.trainable))
-      (loss, sums, grads), _ = jax.lax.scan(add, start, micros)
-    weight = jnp.maximum(sums["weight"], 1.0)
-    grads = jax.tree.map(lambda g: g / weight, grads)
+    (loss, sums), grads = gradient(state.trainable, state.frozen, batch)
     updates, opt = optimizer.update(grads, state.opt, state.trainable)
-    metrics = {"loss": loss / weight, **norms(grads), **sums}
+    metrics = {"loss": loss, **norms(grads), **sums}
     trainable = optax.apply_updates(state.trainable, updates)
     return dataclasses.replace(state, step=state.step + 1, trainable=trainable, opt=opt), metrics
 
   return train_step
+
+
+# (trainable, frozen, batch) -> ((mean loss, sums), its gradients)
+_Gradient = Callable[[Any, Any, Batch], tuple[tuple[jax.Array, Metrics], Any]]
+
+
+def _whole(loss_fn: LossFn) -> _Gradient:
+  """Divides the loss: dividing its gradients would be one more pass over them."""
+
+  def mean(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+    loss, sums = loss_fn(trainable, frozen, batch)
+    return loss / jnp.maximum(sums["weight"], 1.0), sums
+
+  return jax.value_and_grad(mean, has_aux=True)
+
+
+def _dealt(loss_fn: LossFn, accumulate: int) -> _Gradient:
+  grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def gradient(trainable: Any, frozen: Any, batch: Batch) -> tuple[tuple[jax.Array, Metrics], Any]:
+    def add(so_far: Any, micro: Batch) -> tuple[Any, None]:
+      return jax.tree.map(jnp.add, so_far, grad(trainable, frozen, micro)), None
+
+    # Each device deals its own rows: nothing moves.
+    micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    like, _ = jax.eval_shape(grad, trainable, frozen, jax.tree.map(lambda x: x[0], micros))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    ((loss, sums), grads), _ = jax.lax.scan(
+      add, (nothing, jax.tree.map(jnp.zeros_like, trainable)), micros
+    )
+    weight = jnp.maximum(sums["weight"], 1.0)
+    return (loss / weight, sums), jax.tree.map(lambda g: g / weight, grads)
+
+  return gradient
 
 
 def norms(grads: Any) -> Metrics:
