@@ -104,7 +104,10 @@ def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
       if latest >= stage.last and stage is not stages[-1]:
         continue
       with _reading(run, stage, program, own) as data:
-        state = _steps(run, stage, program, data, _first_state(run, stage, program, data, state))
+        state = _first_state(run, stage, program, data, state)
+        if processes.is_first():
+          _describe(program, words, workdir)  # once nothing is refused any more
+        state = _steps(run, stage, program, data, state)
   assert state is not None
   return state
 
@@ -187,7 +190,7 @@ def _finisher(run: _Run, stage: Stage) -> Callable[[int, Any, Mapping[str, float
 def _reading(
   run: _Run, stage: Stage, program: Program, datasets: Sequence[Any]
 ) -> Iterator[grain.DatasetIterator]:
-  """The stage's batches; all processes agree on them, and the run says what it is, first."""
+  """The stage's batches, on which all processes agree."""
   shard = sharding.data_shards(run.mesh)
   with (
     inputs.decoding(stage.cfg.data) as read,  # closed after those who read
@@ -202,8 +205,6 @@ def _reading(
         "the data": json.dumps(data.get_state()["fingerprint"], sort_keys=True),
       }
     )
-    if processes.is_first():
-      _describe(program, run.words, run.workdir)
     yield data
 
 

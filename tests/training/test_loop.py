@@ -163,7 +163,7 @@ def test_data_that_end_early_are_an_error_after_a_checkpoint(tmp_path):
   with cfg.data.mixture[0].unlocked():
     cfg.data.mixture[0].update(size=40, epochs=1)
   seen = {}
-  with pytest.raises(ValueError, match="the data ended after [0-9]+ steps, config.steps = 50"):
+  with pytest.raises(ValueError, match="ended after [0-9]+ steps of stage 'all', whose steps = 50"):
     loop.train(cfg, tmp_path, loop.Hooks(report=lambda r: seen.__setitem__(r.step, r.scalars)))
   done = max(seen)
   assert sorted(seen) == list(range(1, done + 1)) and done < 50
