@@ -105,8 +105,6 @@ def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
         continue
       with _reading(run, stage, program, own) as data:
         state = _first_state(run, stage, program, data, state)
-        if processes.is_first():
-          _describe(program, words, workdir)  # once nothing is refused any more
         state = _steps(run, stage, program, data, state)
   assert state is not None
   return state
@@ -119,6 +117,10 @@ def _steps(
   rows, checkpoints = sharding.batch_sharding(run.mesh), run.checkpoints
   step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
   finish = _finisher(run, stage)
+  if processes.is_first():
+    _describe(
+      program, run.words, run.workdir
+    )  # not before a state: then nothing is refused any more
 
   pending = None
   # Order matters: batch, step, report (of the step before), evaluate, save.
