@@ -262,7 +262,7 @@ def loss_head(sizes: Sizes, where: str, repeats: int, seed: int) -> Iterator[Row
   def loss(hidden: jax.Array, head: jax.Array, targets: jax.Array) -> jax.Array:
     at = hulu.take_rows(hidden, index)
     weights = {"embed" if c.tied else "head": head}
-    return jnp.mean(losses.token_losses(decoder.logits(weights, at, c), targets))
+    return jnp.mean(losses.token_losses(decoder.logits(weights, at, c), targets, 0.0))
 
   fast = jax.jit(jax.value_and_grad(loss, (0, 1)))
   memory = fast.lower(*inputs[0]).compile().memory_analysis().temp_size_in_bytes / 1e9

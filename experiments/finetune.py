@@ -79,6 +79,8 @@ def get_config(size="hulu-7b"):
   c.model = size
   c.steps = 1000
   c.report_every = 10
+  c.evaluate_every = 0
+  c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = _MESHES[size]
@@ -96,6 +98,8 @@ def get_config(size="hulu-7b"):
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.z_loss = 0.0
+  c.accumulate = 1
   c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   # VideoLLaMA3's published rates for its later stages; Hulu-Med's own are not published.
   c.optimizer = {

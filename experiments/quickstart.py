@@ -16,6 +16,8 @@ def get_config():
   c.model = "tiny"
   c.steps = 2500
   c.report_every = 20
+  c.evaluate_every = 0
+  c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -31,6 +33,8 @@ def get_config():
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.z_loss = 0.0
+  c.accumulate = 1
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
     "warmup": 40,

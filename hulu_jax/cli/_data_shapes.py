@@ -21,6 +21,7 @@ from hulu_jax.data.lengths import Lengths
 from hulu_jax.data.schema import Ref
 from hulu_jax.data.schema import StepShape
 from hulu_jax.data.shapes import Use
+from hulu_jax.training import stages
 
 EXAMPLE = """example:
   hulu data shapes --config=experiments/finetune.py:tiny --records=500 --tokens=1024
@@ -56,11 +57,14 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
   parser.add_argument("--model", help="a preset: what a patch costs beside a token")
   for name in ("tokens", "rows", "lookahead", "patience"):
     parser.add_argument(f"--{name}", type=int)
+  parser.add_argument("--stage", metavar="NAME", help="of an experiment with several")
   if {"-h", "--help"} & set(argv):
     parser.print_help()
     return 0
   cfg, rest = _experiment.split(argv, parser.prog)
   args = parser.parse_args(rest)
+  if cfg is not None:
+    cfg = stages.select(cfg, args.stage)
   search = _search(args, cfg)
   if args.lengths is not None:
     found = _stored(args.lengths, args.compression)

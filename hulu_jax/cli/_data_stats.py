@@ -31,6 +31,7 @@ from hulu_jax.data.stats import Seen
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
+from hulu_jax.training import stages
 from hulu_jax.training import tokenizers
 
 EXAMPLE = """example:
@@ -68,6 +69,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
   parser.add_argument("--json", action="store_true", help="print one JSON object")
   parser.add_argument("--pictures", metavar="DIR", type=Path, help="write histograms there")
   parser.add_argument("--config", metavar="EXPERIMENT.py", help="which mixture (needed)")
+  parser.add_argument("--stage", metavar="NAME", help="of an experiment with several")
   if {"-h", "--help"} & set(argv):
     parser.print_help()
     return 0
@@ -75,6 +77,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str]) -> int:
   args = parser.parse_args(rest)
   if cfg is None or args.steps < 1:
     raise ValueError(f"needs --config, and --steps of 1 or more; found {' '.join(argv)}")
+  cfg = stages.select(cfg, args.stage)
   datasets = mixture_lib.sources(cfg.data.mixture)
   found = _pack(cfg, datasets, args.steps, quiet=args.json)
   answer = _answer(cfg, found)

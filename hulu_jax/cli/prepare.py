@@ -21,6 +21,7 @@ from hulu_jax.data.examples import Builder
 from hulu_jax.data.readers import Readers
 from hulu_jax.data.vision import Policy
 from hulu_jax.training import build
+from hulu_jax.training import stages
 
 _EXAMPLE = """\
 usage: hulu prepare --input=SET --output=FOLDER --shard=I/N --config=EXPERIMENT.py [--config.KEY=V]
@@ -38,6 +39,7 @@ then reads {"name": "prepared", "path": "/data/prepared"}.
 
   --config        whose policy (and tokenizer, data.root, and shapes, if data.cut) to prepare for;
                   without it Hulu-Med's
+  --stage         which, where the experiment has several
   --tokenizer     folder with a tokenizer, instead of the experiment's
   --root          where media paths start, instead of the experiment's data.root
   --lengths-only  only measure: the folder is the field `lengths` of a jsonl dataset
@@ -75,7 +77,7 @@ def _parse(argv: list[str]) -> _Arguments:
   config = config_flags.DEFINE_config_file(
     "config", None, "Experiment file.", flag_values=values, sys_argv=line
   )
-  for name in ("input", "output", "tokenizer", "root", "verify"):
+  for name in ("input", "output", "tokenizer", "root", "verify", "stage"):
     flags.DEFINE_string(name, None, "", flag_values=values)
   flags.DEFINE_string("shard", "0/1", "", flag_values=values)
   flags.DEFINE_float("timeout", 120.0, "", lower_bound=0.1, flag_values=values)
@@ -86,7 +88,8 @@ def _parse(argv: list[str]) -> _Arguments:
     raise flags.Error(f"unknown arguments {rest}; see hulu prepare --help")
   if not values.verify and not (values.input and values.output):
     raise flags.Error(f"needs --input and --output, or --verify; found {argv}")
-  return _Arguments(values, config.value)
+  cfg = None if config.value is None else stages.select(config.value, values.stage)
+  return _Arguments(values, cfg)
 
 
 def _prepare(args: _Arguments) -> None:

@@ -1,6 +1,5 @@
 """`hulu train`: runs an experiment file to its last step, or goes on from where it stopped."""
 
-from collections.abc import Mapping
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -22,9 +21,11 @@ from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.kernels import choice
-from hulu_jax.training import build
+from hulu_jax.models import hulu
+from hulu_jax.models import presets
 from hulu_jax.training import loop
 from hulu_jax.training import processes
+from hulu_jax.training import stages
 
 _EXAMPLE = (
   "usage: hulu train --config=experiments/quickstart.py --workdir=runs/quickstart "
@@ -119,18 +120,20 @@ def _train(args: _Arguments) -> None:
   if processes.is_first():
     print(f"kernels: {choice.described(kernels)}", flush=True)
   with contextlib.ExitStack() as stack:
-    line = stack.enter_context(_progress.Line("train", cfg.steps)) if processes.is_first() else None
+    steps = stages.plan(cfg)[-1].last
+    line = stack.enter_context(_progress.Line("train", steps)) if processes.is_first() else None
 
-    def report(step: int, scalars: Mapping[str, float]) -> None:
+    def report(told: loop.Report) -> None:
+      scalars = told.scalars
       shown = {k: v for k, v in scalars.items() if k == "loss" or k.startswith("loss/")}
       if line is not None:
-        line.update(step, shown)
+        line.update(told.step, shown)
 
     def watch(step: int, packed: Packed) -> None:
       if args.records:
         _list_records(args.workdir / processes.own_file(_RECORDS), step, packed)
 
-    loop.train(cfg, args.workdir, report, watch)
+    loop.train(cfg, args.workdir, loop.Hooks(report=report, watch=watch))
   if processes.is_first():
     _record(cfg, kernels, args.workdir, time.monotonic() - started)
 
@@ -149,7 +152,7 @@ def _record(cfg: ConfigDict, kernels: choice.Kernels, workdir: Path, seconds: fl
   run = {
     "config": json.loads(cfg.to_json_best_effort()),
     "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "parameters": P.count(build.build(cfg, platform=jax.default_backend()).specs),
+    "parameters": P.count(hulu.specs(presets.get(cfg.model))),
     "kernels": dataclasses.asdict(kernels),
     "devices": [d.device_kind for d in jax.devices()],
     "seconds": before + seconds,

@@ -34,8 +34,8 @@ class Program:
   """Everything about a run that needs neither devices nor data.
 
   shapes: the lightest first, all with the same rows.  base: of the model as published; specs: of
-  what runs, which differ where `adapters` are.  state: parameters of `base` -> TrainState; steps:
-  one per shape, (state, batch) -> (state, metrics).
+  what runs, which differ where `adapters` are.  state: (parameters of `base`, steps done) ->
+  TrainState; steps: one per shape, (state, batch) -> (state, metrics).
   """
 
   config: HuluConfig
@@ -44,12 +44,13 @@ class Program:
   base: P.Specs
   adapters: peft.Adapters | None
   specs: P.Specs
-  state: Callable[[P.Params], TrainState]
+  accumulate: int
+  state: Callable[[P.Params, int], TrainState]
   steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
-    return self.state(P.initialize(key, self.base))
+    return self.state(P.initialize(key, self.base), 0)
 
   def check(self, mesh: jax.sharding.Mesh) -> None:
     """Raises where the mesh does not divide the parameters or the batch.
@@ -60,8 +61,11 @@ class Program:
     sharding_lib.shardings(self.specs, mesh)
     fewest = sharding_lib.fewest_rows(mesh)
     rows = self.shapes[0].rows
-    if rows % fewest:
-      raise ValueError(f"rows = {rows}; this mesh needs a multiple of {fewest}")
+    if rows % (fewest * self.accumulate):
+      raise ValueError(
+        f"rows = {rows}; this mesh needs a multiple of {fewest}, times accumulate = "
+        f"{self.accumulate}"
+      )
 
   def abstract_batch(self, shape: int, sharding: jax.sharding.Sharding) -> Batch:
     """A batch's shapes, for tracing and compiling step `shape` without data."""
@@ -104,17 +108,17 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(rates, cfg.steps)
 
-  def state(params: P.Params) -> TrainState:
+  def state(params: P.Params, step: int) -> TrainState:
     if adapters is not None:
       params = adapters.add(jax.random.key(cfg.seed), params, base)
     trainable, frozen = tree.partition(params, trains)
     opt = transform.init(trainable)
-    return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, opt)
+    return TrainState(jnp.asarray(step, jnp.int32), trainable, frozen, opt)
 
   def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
     merges = tuple(g.merge for g in shape.groups)
-    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture))
-    return step_lib.make_train_step(loss, transform)
+    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
+    return step_lib.make_train_step(loss, transform, cfg.accumulate)
 
   return Program(
     config=config,
@@ -123,6 +127,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     base=base,
     adapters=adapters,
     specs=specs,
+    accumulate=cfg.accumulate,
     state=state,
     steps=tuple(step(shape) for shape in shapes),
   )

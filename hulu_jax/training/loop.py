@@ -1,143 +1,213 @@
-"""The training loop.  Read `train` to know what a run does, in order."""
+"""The training loop.  Read `train` and `_steps` to know what a run does, in order."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import jax
 from ml_collections import ConfigDict
 
-from hulu_jax import media
+from hulu_jax.core import params as P
 from hulu_jax.core import sharding
+from hulu_jax.core import tree
 from hulu_jax.data import mixture
-from hulu_jax.data import pipeline
-from hulu_jax.data import settings
 from hulu_jax.data import stored_lengths
-from hulu_jax.data.cache import Cache
-from hulu_jax.data.examples import Builder
 from hulu_jax.data.pipeline import Packed
-from hulu_jax.data.readers import Readers
 from hulu_jax.data.tokenizer import Tokenizer
-from hulu_jax.media.types import Media
 from hulu_jax.training import build as build_lib
+from hulu_jax.training import inputs
 from hulu_jax.training import metrics as metrics_lib
 from hulu_jax.training import processes
+from hulu_jax.training import stages as stages_lib
 from hulu_jax.training import tokenizers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
+from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
 from hulu_jax.weights import load as weights_load
 
-BAD_RECORDS = "bad_records.jsonl"
 
-Report = Callable[[int, Mapping[str, float]], None]
-Watch = Callable[[int, Packed], None]
+class Report(NamedTuple):
+  """Where a run is.  steps: of the whole run; scalars: the step's metrics by name."""
+
+  stage: str
+  step: int
+  steps: int
+  scalars: Mapping[str, float]
 
 
-def train(
-  cfg: ConfigDict, workdir: Path, report: Report, watch: Watch = lambda step, packed: None
-) -> TrainState:
-  """Runs `cfg` to its last step, resuming from `workdir` if it holds a checkpoint.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hooks:
+  """What a caller does while a run trains.
+
+  report: told every `cfg.report_every` steps, one step late; first process only.  watch: gets
+  (step, this process's rows) before every step.  evaluate: gets the parameters every
+  `cfg.evaluate_every` steps (0: never), on every process, and returns scalars; they are reported
+  beside the step's.
+  """
+
+  report: Callable[[Report], None]
+  watch: Callable[[int, Packed], None] = lambda step, packed: None
+  evaluate: Callable[[P.Params], Mapping[str, float]] = lambda params: {}
+
+
+class _Run(NamedTuple):
+  """What all stages of a run share.  writer: of the first process, None on the others."""
+
+  workdir: Path
+  steps: int
+  mesh: jax.sharding.Mesh
+  words: Tokenizer
+  checkpoints: Checkpoints
+  writer: metrics_lib.Writer | None
+  hooks: Hooks
+
+
+def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
+  """Runs `cfg`, stage by stage, to its last step; goes on where a checkpoint in `workdir` is.
 
   Several processes call it alike, with one `workdir` that all of them see.
 
-  report: gets (step, scalars) every `cfg.report_every` steps, one step late; first process only.
-  watch: gets (step, this process's rows) before every step.
+  Raises:
+    ValueError: an experiment, a mesh, data or a checkpoint that do not fit each other; data that
+      end too early.
   """
-  program = build_lib.build(cfg, platform=jax.default_backend())
+  stages = stages_lib.plan(cfg)
+  programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
+  adapters = programs[0].adapters
+  if adapters is not None and len(stages) > 1:
+    raise ValueError(
+      f"config.peft with {len(stages)} stages: what adapters keep frozen is stored once, so a run "
+      "with adapters has one stage; begin it from the run of the stages before (init_from)"
+    )
   mesh = sharding.make_mesh(cfg.mesh)
-  program.check(mesh)
-  datasets = mixture.sources(cfg.data.mixture)
-  words = tokenizers.prepare(cfg, program.config.decoder.vocab, datasets, workdir)
+  for program in programs:
+    program.check(mesh)
+  datasets = [mixture.sources(stage.cfg.data.mixture) for stage in stages]
+  everything = [dataset for own in datasets for dataset in own]
+  words = tokenizers.prepare(cfg, programs[0].config.decoder.vocab, everything, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  rows, shard = sharding.batch_sharding(mesh), sharding.data_shards(mesh)
 
   with (
     jax.set_mesh(mesh),
-    _reporting(cfg, workdir, report) as finish,
-    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=program.adapters) as checkpoints,
-    _decoding(cfg.data) as read,  # closed after those who read
-    contextlib.closing(_iterator(cfg, program, datasets, words, workdir, shard, read)) as data,
+    _writing(workdir) as writer,
+    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=adapters) as checkpoints,
   ):
-    _agree(cfg, words, data)
-    state = _first_state(cfg, program, mesh, checkpoints, data)
-    if processes.is_first():
-      _describe(program, words, workdir)
-    step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
-
-    pending = None
-    # Order matters: batch, step, report (of the step before), save.
-    for step in range(int(state.step) + 1, cfg.steps + 1):
-      packed = next(data, None)
-      if packed is None:
-        break
-      watch(step, packed)
-      state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
-      if pending:
-        finish(*pending)  # one step late, so that the device never waits for the host
-      pending = (step, metrics, packed.info)
-      if step % cfg.checkpoint.every == 0 or step == cfg.steps:
-        checkpoints.save(step, state, data)
-    if pending:
-      finish(*pending)
-    if int(state.step) < cfg.steps:
-      raise _ended(state, cfg, checkpoints, data)
+    run = _Run(workdir, stages[-1].last, mesh, words, checkpoints, writer, hooks)
+    latest, state = checkpoints.latest or 0, None
+    for stage, program, own in zip(stages, programs, datasets, strict=True):
+      if latest >= stage.last and stage is not stages[-1]:
+        continue
+      with _reading(run, stage, program, own) as data:
+        state = _first_state(run, stage, program, data, state)
+        state = _steps(run, stage, program, data, state)
+  assert state is not None
   return state
 
 
+def _steps(
+  run: _Run, stage: Stage, program: Program, data: grain.DatasetIterator, state: TrainState
+) -> TrainState:
+  """One stage, from where `state` is to its last step."""
+  rows, checkpoints = sharding.batch_sharding(run.mesh), run.checkpoints
+  step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
+  finish = _finisher(run, stage)
+  if processes.is_first():
+    _describe(
+      program, run.words, run.workdir
+    )  # not before a state: then nothing is refused any more
+
+  pending = None
+  # Order matters: batch, step, report (of the step before), evaluate, save.
+  for step in range(int(state.step) + 1, stage.last + 1):
+    packed = next(data, None)
+    if packed is None:
+      break
+    run.hooks.watch(step, packed)
+    state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
+    if pending:
+      finish(*pending)  # one step late, so that the device never waits for the host
+    info = dict(packed.info)
+    if _evaluates(stage, step):
+      info |= run.hooks.evaluate(tree.merge(state.trainable, state.frozen))
+    pending = (step, metrics, info)
+    if step % stage.cfg.checkpoint.every == 0 or step == stage.last:
+      checkpoints.save(step, state, data)
+  if pending:
+    finish(*pending)
+  if int(state.step) < stage.last:
+    raise _ended(state, stage, checkpoints, data)
+  return state
+
+
+def _evaluates(stage: Stage, step: int) -> bool:
+  every = stage.cfg.evaluate_every
+  return bool(every) and (step % every == 0 or step == stage.last)
+
+
 def _ended(
-  state: TrainState, cfg: ConfigDict, checkpoints: Checkpoints, data: grain.DatasetIterator
+  state: TrainState, stage: Stage, checkpoints: Checkpoints, data: grain.DatasetIterator
 ) -> ValueError:
   """Saves what was learned; the schedule was made for more steps, so this is an error."""
   done = int(state.step)
   checkpoints.wait()
   if done and checkpoints.latest != done:
     checkpoints.save(done, state, data)
+  own = done - stage.first
   return ValueError(
-    f"the data ended after {done} steps, config.steps = {cfg.steps}: set steps to {done}, or leave "
-    "`epochs` out of one entry of data.mixture"
+    f"the data ended after {own} steps of stage {stage.name!r}, whose steps = {stage.cfg.steps}: "
+    f"set steps to {own}, or leave `epochs` out of one entry of data.mixture"
   )
 
 
 @contextlib.contextmanager
-def _reporting(
-  cfg: ConfigDict, workdir: Path, report: Report
-) -> Iterator[Callable[[int, Any, Mapping[str, float]], None]]:
-  """What to do with a step's metrics: wait for them, and now and then write and report them."""
-  names = [entry["label"] for entry in cfg.data.mixture]
-
-  def wait(step: int, metrics: Any, info: Mapping[str, float]) -> None:
-    jax.block_until_ready(metrics)
-
+def _writing(workdir: Path) -> Iterator[metrics_lib.Writer | None]:
   if not processes.is_first():
-    yield wait
+    yield None
     return
-
   with metrics_lib.Writer(workdir) as writer:
-
-    def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
-      wait(step, metrics, info)
-      if step % cfg.report_every == 0 or step == cfg.steps:
-        scalars = metrics_lib.scalars(metrics, names) | dict(info)
-        writer.write(step, scalars)
-        report(step, scalars)
-
-    yield finish
+    yield writer
 
 
-def _agree(cfg: ConfigDict, words: Tokenizer, data: grain.DatasetIterator) -> None:
-  """Refuses a run whose processes would plan different steps."""
-  processes.agree(
-    {
-      "the experiment": cfg.to_json_best_effort(sort_keys=True),
-      "the tokenizer": stored_lengths.digest(words),
-      "the data": json.dumps(data.get_state()["fingerprint"], sort_keys=True),
-    }
-  )
+def _finisher(run: _Run, stage: Stage) -> Callable[[int, Any, Mapping[str, float]], None]:
+  """What to do with a step's metrics: wait for them, and now and then write and report them."""
+  names = [entry["label"] for entry in stage.cfg.data.mixture]
+
+  def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
+    jax.block_until_ready(metrics)
+    if run.writer and (step % stage.cfg.report_every == 0 or step == stage.last):
+      scalars = metrics_lib.scalars(metrics, names) | dict(info)
+      run.writer.write(step, scalars)
+      run.hooks.report(Report(stage.name, step, run.steps, scalars))
+
+  return finish
+
+
+@contextlib.contextmanager
+def _reading(
+  run: _Run, stage: Stage, program: Program, datasets: Sequence[Any]
+) -> Iterator[grain.DatasetIterator]:
+  """The stage's batches, on which all processes agree."""
+  shard = sharding.data_shards(run.mesh)
+  with (
+    inputs.decoding(stage.cfg.data) as read,  # closed after those who read
+    contextlib.closing(
+      inputs.iterator(stage.cfg, program, datasets, run.words, run.workdir, shard, read)
+    ) as data,
+  ):
+    processes.agree(
+      {
+        "the experiment": stage.cfg.to_json_best_effort(sort_keys=True),
+        "the tokenizer": stored_lengths.digest(run.words),
+        "the data": json.dumps(data.get_state()["fingerprint"], sort_keys=True),
+      }
+    )
+    yield data
 
 
 def _describe(program: Program, words: Tokenizer, workdir: Path) -> None:
@@ -152,73 +222,29 @@ def _describe(program: Program, words: Tokenizer, workdir: Path) -> None:
 
 
 def _first_state(
-  cfg: ConfigDict,
+  run: _Run,
+  stage: Stage,
   program: Program,
-  mesh: jax.sharding.Mesh,
-  checkpoints: Checkpoints,
   data: grain.DatasetIterator,
+  before: TrainState | None,
 ) -> TrainState:
-  """The newest checkpoint, else the weights of `cfg.init_from`, else a fresh draw."""
-  if checkpoints.latest is not None:
-    like = sharding.concrete(jax.eval_shape(program.init, jax.random.key(cfg.seed)), mesh)
-    return checkpoints.restore(checkpoints.latest, like, data, sharding.data_shards(mesh))
-  if cfg.init_from:
-    source = Path(cfg.init_from)
-    if stored.is_run(source):
-      params = stored.load_plain(source, program.base, mesh)
-    else:
-      params = weights_load.load_params(source, program.config, mesh)
-    return jax.jit(program.state)(params)
-  return jax.jit(program.init)(jax.random.key(cfg.seed))
+  """The stage's newest checkpoint, else the parameters with which the stage before ended, else the
+  weights of `cfg.init_from`, else a fresh draw.
 
-
-@contextlib.contextmanager
-def _decoding(cfg: ConfigDict) -> Iterator[Callable[..., Media]]:
-  """What reads media: in the threads themselves, or with a time-out in a process for each."""
-  if cfg.timeout is None:
-    yield media.read
-    return
-  with Readers(cfg.threads, cfg.timeout) as readers:
-    yield readers.read
-
-
-def _iterator(
-  cfg: ConfigDict,
-  program: Program,
-  datasets: Sequence[Any],
-  tokenizer: Tokenizer,
-  workdir: Path,
-  shard: tuple[int, int],
-  read: Callable[..., Media],
-) -> grain.DatasetIterator:
-  options = pipeline.Options(
-    lookahead=cfg.data.lookahead,
-    patience=cfg.data.patience,
-    threads=cfg.data.threads,
-    prefetch=cfg.data.prefetch,
-    max_bad=cfg.data.max_bad,
-    seed=cfg.seed,
-    listing=workdir / processes.own_file(BAD_RECORDS),
-  )
-
-  budget = settings.budget(cfg)
-  cache = Cache(Path(cfg.data.cache), cfg.data.cache_bytes) if cfg.data.cache else None
-
-  def make_builder(source: int) -> Builder:
-    return Builder(
-      tokenizer=tokenizer,
-      policy=program.policy,
-      root=Path(cfg.data.root),
-      source=source,
-      reader=read,
-      budget=budget,
-      cache=cache,
-    )
-
-  data = pipeline.Data(
-    mixture=settings.mixture(cfg.data.mixture),
-    datasets=datasets,
-    builders=[make_builder(number) for number in range(len(datasets))],
-    lengths=stored_lengths.of_all(datasets, program.policy, tokenizer, budget),
-  )
-  return pipeline.train_iterator(data, program.shapes, shard, options)
+  before: the state of the stage before, None where this process did not run it.
+  """
+  cfg, latest = stage.cfg, run.checkpoints.latest
+  if before is None and latest is not None and latest > stage.first:
+    like = sharding.concrete(jax.eval_shape(program.init, jax.random.key(cfg.seed)), run.mesh)
+    return run.checkpoints.restore(latest, like, data, sharding.data_shards(run.mesh))
+  if before is not None:
+    params = tree.merge(before.trainable, before.frozen)
+  elif latest is not None:
+    params = stored.load_plain(run.workdir, program.base, run.mesh)
+  elif cfg.init_from and stored.is_run(Path(cfg.init_from)):
+    params = stored.load_plain(Path(cfg.init_from), program.base, run.mesh)
+  elif cfg.init_from:
+    params = weights_load.load_params(Path(cfg.init_from), program.config, run.mesh)
+  else:
+    return jax.jit(program.init)(jax.random.key(cfg.seed))
+  return jax.jit(lambda given: program.state(given, stage.first), donate_argnums=0)(params)

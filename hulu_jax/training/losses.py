@@ -7,14 +7,18 @@ import jax
 import jax.numpy as jnp
 
 
-def token_losses(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Cross entropy per position.  logits: float32 [batch, k, vocab], targets: int [batch, k].
+def token_losses(logits: jax.Array, targets: jax.Array, z: float) -> jax.Array:
+  """Cross entropy per position, and `z` times the square of the logarithm of its softmax sum, which
+  keeps logits from drifting (PaLM, section 5).
+
+  logits: float32 [batch, k, vocab], targets: int [batch, k].
 
   The target's logit is picked by comparison, not by a gather: the vocabulary may be sharded, and
   compare-and-sum needs only an all-reduce.
   """
   hit = jnp.arange(logits.shape[-1]) == targets[..., None]
-  return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1)
+  total = jax.nn.logsumexp(logits, axis=-1)
+  return total - jnp.sum(jnp.where(hit, logits, 0.0), axis=-1) + z * total**2
 
 
 def in_chunks(

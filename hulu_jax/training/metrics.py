@@ -38,7 +38,8 @@ class Writer:
 
 def scalars(metrics: Mapping[str, Any], datasets: list[str]) -> dict[str, float]:
   """A step's metrics, fetched from the device, as named floats; per-dataset sums become means."""
-  names = ("loss", "grad_norm", "weight", "visual_tokens", "visual_overflow")
+  names = ("loss", "weight", "visual_tokens", "visual_overflow")
   out = {name: float(metrics[name]) for name in names}
+  out |= {name: float(metrics[name]) for name in metrics if name.startswith("grad_norm")}
   sums = zip(datasets, metrics["loss_by_dataset"], metrics["weight_by_dataset"], strict=True)
   return out | {f"loss/{name}": float(loss / weight) for name, loss, weight in sums if weight > 0}

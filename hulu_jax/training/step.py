@@ -18,17 +18,22 @@ from hulu_jax.training import losses
 from hulu_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+# (trainable, frozen, batch) -> (sum of the weighted losses, further sums, all of them to be added)
+LossFn = Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]
 
 
 def make_loss(
-  config: HuluConfig, merges: tuple[int, ...], compute: Compute, datasets: int
-) -> Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]]:
-  """(trainable, frozen, batch) -> (mean loss over supervised positions, sums by dataset)."""
+  config: HuluConfig, merges: tuple[int, ...], compute: Compute, datasets: int, z: float
+) -> LossFn:
+  """The loss over supervised positions: a sum, with its weight and both by dataset beside it.
+
+  z: factor of the squared logarithm of a position's softmax sum, see `losses.token_losses`.
+  """
 
   def of_tokens(params: Any) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def token_losses(hidden: jax.Array, targets: jax.Array) -> jax.Array:
       logits = decoder.logits(params["decoder"], hidden, config.decoder)
-      return losses.token_losses(logits, targets)
+      return losses.token_losses(logits, targets, z)
 
     return token_losses
 
@@ -39,32 +44,75 @@ def make_loss(
     source = hulu.take_rows(batch.source, batch.loss_index)
     loss = losses.in_chunks(of_tokens(params), hidden, targets, compute.loss_chunk)
     loss = loss * batch.loss_weights
-    total, weight = jnp.sum(loss), jnp.sum(batch.loss_weights)
     visual, overflow = hulu.visual_counts(batch, merges)
     sums = {
       "visual_tokens": visual,
       "visual_overflow": overflow,
-      "weight": weight,
+      "weight": jnp.sum(batch.loss_weights),
       "loss_by_dataset": losses.by_source(loss, source, datasets),
       "weight_by_dataset": losses.by_source(batch.loss_weights, source, datasets),
     }
-    return total / jnp.maximum(weight, 1.0), sums
+    return jnp.sum(loss), sums
 
   return loss_fn
 
 
 def make_train_step(
-  loss_fn: Callable[[Any, Any, Batch], tuple[jax.Array, Metrics]],
-  optimizer: optax.GradientTransformation,
+  loss_fn: LossFn, optimizer: optax.GradientTransformation, accumulate: int
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """The step; only `trainable` is differentiated, so a frozen part costs no weight gradients."""
+  """The step; only `trainable` is differentiated, so a frozen part costs no weight gradients.
+
+  accumulate: microbatches that a batch's rows are dealt into, one after the other; sums of losses,
+  weights and gradients are added up and divided once, so their number does not change the step.
+  """
+  gradient = _whole(loss_fn) if accumulate == 1 else _dealt(loss_fn, accumulate)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    grad = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, sums), grads = grad(state.trainable, state.frozen, batch)
+    (loss, sums), grads = gradient(state.trainable, state.frozen, batch)
     updates, opt = optimizer.update(grads, state.opt, state.trainable)
-    metrics = {"loss": loss, "grad_norm": optax.tree.norm(grads), **sums}
+    metrics = {"loss": loss, **norms(grads), **sums}
     trainable = optax.apply_updates(state.trainable, updates)
     return dataclasses.replace(state, step=state.step + 1, trainable=trainable, opt=opt), metrics
 
   return train_step
+
+
+# (trainable, frozen, batch) -> ((mean loss, sums), its gradients)
+_Gradient = Callable[[Any, Any, Batch], tuple[tuple[jax.Array, Metrics], Any]]
+
+
+def _whole(loss_fn: LossFn) -> _Gradient:
+  """Divides the loss: dividing its gradients would be one more pass over them."""
+
+  def mean(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+    loss, sums = loss_fn(trainable, frozen, batch)
+    return loss / jnp.maximum(sums["weight"], 1.0), sums
+
+  return jax.value_and_grad(mean, has_aux=True)
+
+
+def _dealt(loss_fn: LossFn, accumulate: int) -> _Gradient:
+  grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def gradient(trainable: Any, frozen: Any, batch: Batch) -> tuple[tuple[jax.Array, Metrics], Any]:
+    def add(so_far: Any, micro: Batch) -> tuple[Any, None]:
+      return jax.tree.map(jnp.add, so_far, grad(trainable, frozen, micro)), None
+
+    # Each device deals its own rows: nothing moves.
+    micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    like, _ = jax.eval_shape(grad, trainable, frozen, jax.tree.map(lambda x: x[0], micros))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    ((loss, sums), grads), _ = jax.lax.scan(
+      add, (nothing, jax.tree.map(jnp.zeros_like, trainable)), micros
+    )
+    weight = jnp.maximum(sums["weight"], 1.0)
+    return (loss / weight, sums), jax.tree.map(lambda g: g / weight, grads)
+
+  return gradient
+
+
+def norms(grads: Any) -> Metrics:
+  """`grad_norm` of all, and `grad_norm/MODULE` of each part that trains."""
+  trains = {name: part for name, part in grads.items() if jax.tree.leaves(part)}
+  own = {f"grad_norm/{name}": optax.tree.norm(part) for name, part in trains.items()}
+  return {"grad_norm": optax.tree.norm(grads), **own}

@@ -136,6 +136,12 @@ def test_shapes_print_lines_that_an_experiment_takes(capsys, tmp_path):
   assert f"{use.flops:.3f} is used by FLOPs" in shown and use.refused == 0
 
 
+@pytest.mark.parametrize("verb", ["stats", "shapes"])
+def test_a_stage_that_there_is_not(verb, capsys):
+  line = refused(capsys, verb, *QUICKSTART, "--stage=align")
+  assert "no stage 'align'; there are: all" in line
+
+
 def test_shapes_of_an_experiment(capsys):
   shown = said(capsys, "shapes", *QUICKSTART, "--records=60", "--sample=200")
   assert "c.rows = 20" in shown and '"tokens": 120' in shown

@@ -57,12 +57,12 @@ def test_a_step_learns_and_stays_finite(straight):
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(straight, tmp_path):
   seen, _ = straight
 
-  def stop(step, scalars):
-    if step == 4:
+  def stop(report):
+    if report.step == 4:
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    loop.train(config(mesh={"data": 1}), tmp_path, stop)
+    loop.train(config(mesh={"data": 1}), tmp_path, loop.Hooks(report=stop))
   resumed, _ = run(config(mesh={"data": 1}), tmp_path)
   assert sorted(resumed) == [4, 5, 6]
   for step, scalars in resumed.items():

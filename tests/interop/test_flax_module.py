@@ -130,7 +130,7 @@ def test_a_flax_train_state_takes_the_same_step(variables, batch, quick):
     def loss_fn(params):
       logits = state.apply_fn({"params": params}, batch, method="supervised_logits")
       targets = hulu.take_rows(batch.targets, batch.loss_index)
-      loss = losses.token_losses(logits, targets) * batch.loss_weights
+      loss = losses.token_losses(logits, targets, 0.0) * batch.loss_weights
       return jnp.sum(loss) / jnp.sum(batch.loss_weights)
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
@@ -140,8 +140,8 @@ def test_a_flax_train_state_takes_the_same_step(variables, batch, quick):
   flax_step = jax.jit(flax_step, compiler_options=quick)
   nothing = jax.tree.map(lambda _: None, params)
   ours = TrainState(jnp.zeros((), jnp.int32), params, nothing, optimizer.init(params))
-  loss_fn = step_lib.make_loss(presets.TINY, MERGES, PLAIN, 1)
-  our_step = jax.jit(step_lib.make_train_step(loss_fn, optimizer), compiler_options=quick)
+  loss_fn = step_lib.make_loss(presets.TINY, MERGES, PLAIN, 1, 0.0)
+  our_step = jax.jit(step_lib.make_train_step(loss_fn, optimizer, 1), compiler_options=quick)
   for _ in range(3):
     theirs, loss = flax_step(theirs, batch)
     ours, metrics = our_step(ours, batch)

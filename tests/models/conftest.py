@@ -84,7 +84,7 @@ class Run:
 
 
 def run_step(params: Any, batch: Batch, options: dict[str, Any], compute: Compute) -> Run:
-  loss = step_lib.make_loss(presets.TINY, MERGES, compute, 1)
+  loss = step_lib.make_loss(presets.TINY, MERGES, compute, 1, 0.0)
   optimizer = optimizer_lib.make(SETTINGS, 10)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -92,7 +92,7 @@ def run_step(params: Any, batch: Batch, options: dict[str, Any], compute: Comput
     frozen=jax.tree.map(lambda _: None, params),
     opt=optimizer.init(params),
   )
-  step = jax.jit(step_lib.make_train_step(loss, optimizer)).lower(state, batch).compile(options)
+  step = jax.jit(step_lib.make_train_step(loss, optimizer, 1)).lower(state, batch).compile(options)
   new, metrics = step(state, batch)
   return Run(new, jax.device_get(metrics), step.as_text())
 

@@ -103,7 +103,7 @@ def loss_and_grads(quick):
 
   def make(remat: str):
     compute = dataclasses.replace(scan.FLOAT32, vision_remat=remat, decoder_remat=remat)
-    loss = step_lib.make_loss(presets.TINY, shared.MERGES, compute, 1)
+    loss = step_lib.make_loss(presets.TINY, shared.MERGES, compute, 1, 0.0)
 
     def of_all(w, batch):
       return loss(w, jax.tree.map(lambda _: None, w), batch)
@@ -157,7 +157,9 @@ def test_a_batch_of_nothing_but_padding_has_a_zero_gradient(params, plain):
   assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads))
 
 
-def test_the_loss_is_a_mean_over_supervised_positions(params, mixed, logits, plain_grads):
+def test_the_loss_is_a_mean_over_supervised_positions(
+  params, mixed, logits, plain_grads, run_on_one
+):
   """Written over all positions, as the reference's cross entropy."""
   batch, total, weight = mixed.batch, 0.0, 0.0
   scores = np.asarray(logits(params, batch), np.float64)
@@ -167,7 +169,8 @@ def test_the_loss_is_a_mean_over_supervised_positions(params, mixed, logits, pla
     for i in np.flatnonzero(e.weights):
       total -= e.weights[i] * log_p[row, here.start + i - 1, e.tokens[i]]
       weight += e.weights[i]
-  assert plain_grads[0] == pytest.approx(total / weight, rel=1e-5)
+  assert plain_grads[0] == pytest.approx(total, rel=1e-5)
+  assert run_on_one.metrics["loss"] == pytest.approx(total / weight, rel=1e-5)
 
 
 def test_one_device_and_2x2x2_take_the_same_step(run_on_one, run_on_2x2x2):

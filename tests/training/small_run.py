@@ -39,6 +39,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   kind, folder = kind_and_folder.split("@")
   c = ml_collections.ConfigDict()
   c.seed, c.model, c.steps, c.report_every = 3, "tiny", STEPS, 1
+  c.evaluate_every, c.stages = 0, ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = folder
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -52,6 +53,8 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.z_loss = 0.0
+  c.accumulate = 1
   c.optimizer = {
     "learning_rates": {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3},
     "warmup": 2,

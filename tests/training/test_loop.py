@@ -35,7 +35,9 @@ def config(**changes) -> ConfigDict:
 def run(cfg, workdir):
   """Trains; returns ({step: scalars}, parameters on the host)."""
   seen = {}
-  state = loop.train(cfg, workdir, lambda step, scalars: seen.__setitem__(step, dict(scalars)))
+  state = loop.train(
+    cfg, workdir, loop.Hooks(report=lambda r: seen.__setitem__(r.step, dict(r.scalars)))
+  )
   return seen, jax.device_get(state)
 
 
@@ -59,13 +61,13 @@ def test_resume_is_bitwise(straight, tmp_path):
   stopped = config(mesh={"data": 8})
   calls = []
 
-  def stop(step, scalars):
-    calls.append((step, dict(scalars)))
-    if step == 4:
+  def stop(report):
+    calls.append((report.step, dict(report.scalars)))
+    if report.step == 4:
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    loop.train(stopped, tmp_path, stop)
+    loop.train(stopped, tmp_path, loop.Hooks(report=stop))
   resumed, again = run(config(mesh={"data": 8}), tmp_path)
   assert sorted(resumed) == [4, 5, 6]
   for step, scalars in [*calls, *resumed.items()]:
@@ -128,6 +130,7 @@ def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):
       "decoder/layers/k: kv_heads = 2 does not divide over mesh",
     ),
     ({"steps": 2}, "optimizer.warmup = 2 is not below steps = 2"),
+    ({"accumulate": 2}, "needs a multiple of 8, times accumulate = 2"),
   ],
 )
 def test_impossible_experiments_say_which_key(changes, message, tmp_path):
@@ -139,7 +142,7 @@ def test_impossible_experiments_say_which_key(changes, message, tmp_path):
     else:
       cfg.update(changes)
   with pytest.raises(ValueError) as error:
-    loop.train(cfg, tmp_path / "run", lambda *_: None)
+    loop.train(cfg, tmp_path / "run", loop.Hooks(report=lambda _: None))
   assert message in str(error.value)
   assert not (tmp_path / "run").exists()
 
@@ -160,9 +163,9 @@ def test_data_that_end_early_are_an_error_after_a_checkpoint(tmp_path):
   with cfg.data.mixture[0].unlocked():
     cfg.data.mixture[0].update(size=40, epochs=1)
   seen = {}
-  with pytest.raises(ValueError, match="the data ended after [0-9]+ steps, config.steps = 50"):
-    loop.train(cfg, tmp_path, lambda step, scalars: seen.__setitem__(step, scalars))
+  with pytest.raises(ValueError, match="ended after [0-9]+ steps of stage 'all', whose steps = 50"):
+    loop.train(cfg, tmp_path, loop.Hooks(report=lambda r: seen.__setitem__(r.step, r.scalars)))
   done = max(seen)
   assert sorted(seen) == list(range(1, done + 1)) and done < 50
   cfg.steps = done
-  assert int(loop.train(cfg, tmp_path, lambda step, scalars: None).step) == done
+  assert int(loop.train(cfg, tmp_path, loop.Hooks(report=lambda _: None)).step) == done

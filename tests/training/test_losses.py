@@ -26,7 +26,7 @@ def losses_and_grads(chunk, head, hidden, targets):
 
   def weighted(head, hidden):
     def f(h, t):
-      return losses.token_losses(decoder.logits({"head": head}, h, C), t)
+      return losses.token_losses(decoder.logits({"head": head}, h, C), t, 0.0)
 
     found = losses.in_chunks(f, hidden, targets, chunk)
     return jnp.sum(found * jnp.arange(1.0, POSITIONS + 1)), found

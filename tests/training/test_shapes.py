@@ -106,7 +106,7 @@ def loss_by_record(params, batch, merges, held, quick):
 
   def forward(w, b):
     scores = hulu.supervised_logits(w, b, merges, presets.TINY, FLOAT32)
-    return losses.token_losses(scores, hulu.take_rows(b.targets, b.loss_index))
+    return losses.token_losses(scores, hulu.take_rows(b.targets, b.loss_index), 0.0)
 
   per_position = np.asarray(jax.jit(forward, compiler_options=quick)(params, batch))
   found = {}
@@ -141,7 +141,7 @@ def test_gradients_are_those_of_the_records_alone(fresh_tiny, planned, quick):
   nothing = jax.tree.map(lambda _: None, fresh_tiny)
 
   def gradient(batch, merges):
-    loss = step_lib.make_loss(presets.TINY, merges, FLOAT32, 1)
+    loss = step_lib.make_loss(presets.TINY, merges, FLOAT32, 1, 0.0)
     grad = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=quick)
     (value, _), grads = grad(fresh_tiny, nothing, batch)
     return float(value), grads
