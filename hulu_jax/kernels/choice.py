@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import dataclasses
 
+from hulu_jax.kernels import names
 from hulu_jax.kernels.attention import names as attention
 
 AUTO = "auto"
@@ -18,18 +19,10 @@ class Kernels:
   decoder_attention: str
 
 
-# Names of kernels in Pallas; "_interpret" runs a kernel's program in Python.
-_PALLAS: Mapping[str, tuple[str, ...]] = {
-  "reference": ("cpu", "tpu", "gpu"),
-  "pallas_tpu": ("tpu",),
-  "pallas_tpu_interpret": ("cpu",),
-  "pallas_gpu": ("gpu",),
-  "pallas_gpu_interpret": ("cpu",),
-}
 # Operation -> implementation -> the platforms that it runs on.
 RUNS_ON: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-  "visual_tokenizer": _PALLAS,
-  "token_compaction": _PALLAS,
+  "visual_tokenizer": names.PALLAS,
+  "token_compaction": names.PALLAS,
   "encoder_attention": attention.RUNS_ON,
   "decoder_attention": attention.RUNS_ON,
 }
@@ -70,11 +63,11 @@ def resolve(wanted: Mapping[str, str], platform: str) -> Kernels:
     ValueError: an operation that is missing or unknown, a name that there is not or that does not
       run on this platform, or a platform without defaults.
   """
-  names = {field.name for field in dataclasses.fields(Kernels)}
-  if set(wanted) != names:
-    raise ValueError(f"kernels {sorted(wanted)}; expected exactly {sorted(names)}")
+  operations = {field.name for field in dataclasses.fields(Kernels)}
+  if set(wanted) != operations:
+    raise ValueError(f"kernels {sorted(wanted)}; expected exactly {sorted(operations)}")
   auto = dataclasses.asdict(automatic(platform))
-  chosen = {n: auto[n] if wanted[n] == AUTO else wanted[n] for n in names}
+  chosen = {n: auto[n] if wanted[n] == AUTO else wanted[n] for n in operations}
   for operation, name in chosen.items():
     _check(operation, name, platform)
   return Kernels(**chosen)

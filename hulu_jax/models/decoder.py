@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from hulu_jax.core import embedding
@@ -77,7 +76,7 @@ def layer(
   if c.qk_norm:
     q, k = rms_norm(q, w["q_norm"], c.norm_eps), rms_norm(k, w["k_norm"], c.norm_eps)
   a, cache = attend(rope.rotate(q, angles), rope.rotate(k, angles), v, cache)
-  x = x + einsum("bshd,hde->bse", checkpoint_name(a, scan.ATTENTION), w["o"])
+  x = x + einsum("bshd,hde->bse", a, w["o"])
   h = rms_norm(x, w["mlp_norm"], c.norm_eps)
   h = jax.nn.silu(einsum("bse,em->bsm", h, w["gate"])) * einsum("bse,em->bsm", h, w["up"])
   return x + einsum("bsm,me->bse", h, w["down"]), cache

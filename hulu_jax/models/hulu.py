@@ -97,7 +97,7 @@ def forward(
 def logits(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """float32 [batch, L, vocab]: for short batches; training uses `supervised_logits`."""
+  """float32 [batch, L, vocab]: for short batches; training uses `supervised_hidden`."""
   return decoder.logits(w["decoder"], forward(w, batch, merges, c, compute), c.decoder)
 
 

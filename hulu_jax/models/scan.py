@@ -11,15 +11,11 @@ from hulu_jax.kernels import choice
 from hulu_jax.kernels.attention import names
 from hulu_jax.kernels.choice import Kernels
 
-# Named so that "save_attention" can keep exactly these activations; attention itself names what
-# its own backward needs.
-ATTENTION = names.SAVED
-
 REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
   "none": lambda layer: layer,
   "full": jax.checkpoint,
   "save_attention": lambda layer: jax.checkpoint(
-    layer, policy=jax.checkpoint_policies.save_only_these_names(ATTENTION)
+    layer, policy=jax.checkpoint_policies.save_only_these_names(names.SAVED)
   ),
   "save_dots": lambda layer: jax.checkpoint(
     layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable

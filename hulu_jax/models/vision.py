@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import einops
 import jax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from hulu_jax.core import params as P
@@ -114,7 +113,6 @@ def layer(
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
   q, k, v = (einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
   a = attend(rope.rotate(q, angles), rope.rotate(k, angles), v)
-  a = checkpoint_name(a, scan.ATTENTION)
   x = x + einsum("bshd,hde->bse", a, w["o"]) + w["o_bias"].astype(x.dtype)
   h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
   h = jax.nn.gelu(einsum("bse,em->bsm", h, w["up"]) + w["up_bias"].astype(h.dtype))

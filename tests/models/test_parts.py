@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from hulu_jax.data import vision as data_vision
-from hulu_jax.kernels.attention import reference as attention
+from hulu_jax.kernels.attention import reference as masks
+from hulu_jax.kernels.attention import xla
 from hulu_jax.kernels.token_compaction import reference as compaction
+from hulu_jax.models import attention
+from hulu_jax.models import decoder
 from hulu_jax.models import norms
 from hulu_jax.models import presets
 from hulu_jax.models import projector
 from hulu_jax.models import rope
+from hulu_jax.models import scan
 from hulu_jax.models import vision
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import FLOAT32
@@ -38,24 +42,24 @@ def test_attention_with_grouped_heads(heads, kv_heads):
         score = np.exp(k[b, seen, g] @ q[b, i, h] / math.sqrt(8))
         want[b, i, h] = (score / score.sum()) @ v[b, seen, g]
   # Sums over up to 8 float32 terms.
-  np.testing.assert_allclose(attention.attend(q, k, v, mask), want, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(masks.attend(q, k, v, mask), want, rtol=1e-4, atol=1e-5)
 
 
 def test_a_query_that_sees_nothing_stays_finite_with_its_gradient():
   q, k, v = draw(0, 1, 2, 2, 4), draw(1, 1, 3, 1, 4), draw(2, 1, 3, 1, 4)
   mask = jnp.array([[[False] * 3, [True] * 3]])
-  grads = jax.grad(lambda *t: attention.attend(*t, mask).sum(), argnums=(0, 1, 2))(q, k, v)
+  grads = jax.grad(lambda *t: masks.attend(*t, mask).sum(), argnums=(0, 1, 2))(q, k, v)
   assert all(np.isfinite(g).all() for g in grads)
 
 
 def test_masks():
-  assert attention.causal_segments(jnp.array([[1, 1, 2, 0]]))[0].astype(int).tolist() == [
+  assert masks.causal_segments(jnp.array([[1, 1, 2, 0]]))[0].astype(int).tolist() == [
     [1, 0, 0, 0],
     [1, 1, 0, 0],
     [0, 0, 1, 0],
     [0, 0, 0, 0],
   ]
-  assert attention.same_segment(jnp.array([1, 1, 2, 0])).astype(int).tolist() == [
+  assert masks.same_segment(jnp.array([1, 1, 2, 0])).astype(int).tolist() == [
     [1, 1, 0, 0],
     [1, 1, 0, 0],
     [0, 0, 1, 0],
@@ -158,6 +162,27 @@ def test_what_cannot_be_built_is_refused():
   three = type(tiny.decoder)(**{**vars(tiny.decoder), "kv_heads": 3})
   with pytest.raises(ValueError, match="decoder heads 4 must be a multiple of kv_heads 3"):
     HuluConfig(vision=tiny.vision, decoder=three)
+
+
+@pytest.mark.parametrize("name", ["reference", "xla"])
+def test_save_attention_keeps_one_copy_of_it(name, fresh_tiny, monkeypatch, capsys):
+  """Beside the layer's arguments: what attention gave, and by blocks its softmax sums."""
+  monkeypatch.setattr(xla, "LOGITS", 1)  # however short the row, in blocks
+  c, segments = presets.TINY.decoder, jnp.ones((2, 24), jnp.int32)
+  weights = jax.tree.map(lambda leaf: leaf[0], fresh_tiny["decoder"]["layers"])
+
+  def attend(q, k, v, cache):
+    return attention.in_rows(q, k, v, segments, name), cache
+
+  def layer(x, w):
+    return decoder.layer(w, x, jnp.zeros((2, 24, c.head_dim // 2)), c, attend, None)[0].sum()
+
+  jax.ad_checkpoint.print_saved_residuals(
+    scan.REMAT["save_attention"](layer), jnp.ones((2, 24, c.embed)), weights
+  )
+  saved = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "named" in line]
+  sums = [] if name == "reference" else [f"f32[2,24,{c.heads},1]"]
+  assert sorted(saved) == sorted([f"f32[2,24,{c.heads},{c.head_dim}]", *sums])
 
 
 def test_angles_in_bfloat16_would_be_far_off():

@@ -1,7 +1,10 @@
 """The meaning of segment-aware attention, in plain jnp; every other path is compared with it."""
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
+
+from hulu_jax.kernels.attention import names
 
 # Finite, so that a row that sees nothing (padding) stays finite.
 MASKED = -1e30
@@ -15,7 +18,8 @@ def attention(
   Builds the [n, n] logits of every row and head.  A token of segment 0 (padding) gives zeros.
   """
   mask = causal_segments(segments) if causal else same_segment(segments)
-  return jnp.where(segments[..., None, None] > 0, attend(q, k, v, mask), 0)
+  out = jnp.where(segments[..., None, None] > 0, attend(q, k, v, mask), 0)
+  return checkpoint_name(out, names.SAVED)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:

@@ -6,19 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.kernels import names
 from hulu_jax.kernels.token_compaction import layout
 from hulu_jax.kernels.token_compaction import pallas_gpu
 from hulu_jax.kernels.token_compaction import pallas_tpu
 from hulu_jax.kernels.token_compaction import reference
 from hulu_jax.kernels.token_compaction.reference import Sizes
 
-IMPLEMENTATIONS = (
-  "reference",
-  "pallas_tpu",
-  "pallas_tpu_interpret",
-  "pallas_gpu",
-  "pallas_gpu_interpret",
-)
 _MOST_MERGE = 31  # a block's patches are counted in 10 bits
 
 
@@ -51,8 +45,8 @@ def compact(
   Raises:
     ValueError, TypeError: shapes, sizes or types that do not fit, or an unknown implementation.
   """
-  if implementation not in IMPLEMENTATIONS:
-    known = ", ".join(IMPLEMENTATIONS)
+  if implementation not in names.PALLAS:
+    known = ", ".join(names.PALLAS)
     raise ValueError(f"token_compaction has no implementation {implementation!r}; it has: {known}")
   _check(x, index, scale, bias, sizes, capacity)
   total = layout.pooled(sizes)

@@ -11,6 +11,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.kernels import names
 from hulu_jax.kernels.visual_tokenizer import pallas_gpu
 from hulu_jax.kernels.visual_tokenizer import pallas_tpu
 from hulu_jax.kernels.visual_tokenizer import pallas_tpu_entry
@@ -18,13 +19,6 @@ from hulu_jax.kernels.visual_tokenizer import pallas_tpu_prune
 from hulu_jax.kernels.visual_tokenizer import reference
 from hulu_jax.kernels.visual_tokenizer.rule import Rule
 
-IMPLEMENTATIONS = (
-  "reference",
-  "pallas_tpu",
-  "pallas_tpu_interpret",
-  "pallas_gpu",
-  "pallas_gpu_interpret",
-)
 DTYPES = (jnp.float32, jnp.bfloat16)
 
 
@@ -163,8 +157,8 @@ def _no_frames(patches: jax.Array, kernel: jax.Array) -> Tokenized:
 
 
 def _check(implementation: str, dtype: Any) -> None:
-  if implementation not in IMPLEMENTATIONS:
-    known = ", ".join(IMPLEMENTATIONS)
+  if implementation not in names.PALLAS:
+    known = ", ".join(names.PALLAS)
     raise ValueError(f"visual_tokenizer has no implementation {implementation!r}; it has: {known}")
   if jnp.dtype(dtype) not in [jnp.dtype(d) for d in DTYPES]:
     raise TypeError(
