@@ -29,13 +29,13 @@ from hulu_jax.weights import hf_write
 from hulu_jax.weights import names
 
 RUN = """
-import json, resource, sys, time
+import json, sys, time
 from hulu_jax.cli import convert
+from hulu_jax.core import memory
 start = time.monotonic()
 code = convert.main(sys.argv[1:])
 seconds = time.monotonic() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print("RESULT", json.dumps([code, seconds, peak]))
+print("RESULT", json.dumps([code, seconds, memory.peak()]))
 """
 LAYOUTS = {"hulu_jax": None, "hulu-med": "hulumed", "transformers": "video_llama_3"}
 

@@ -10,8 +10,6 @@ share a slot, as in packed training.  Exits with 1 where 180 slices take 3 GB or
 """
 
 import dataclasses
-from pathlib import Path
-import re
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hulu_jax.core import memory
 from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data import vision as data_vision
@@ -72,9 +71,7 @@ def one(frames: int, together: int) -> None:
   assert bool(jnp.isfinite(out).all())
   dense = 2.0 * frames * PATCHES * c.embed * (4 * c.heads * c.head_dim + 2 * c.mlp)
   flops = LAYERS * (dense + attention_flops(segments, c.heads, c.head_dim))
-  status = Path("/proc/self/status").read_text()
-  peak = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-  print(seconds, flops, peak)
+  print(seconds, flops, memory.peak())
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 from pathlib import Path
-import resource
 import sys
 import time
 from typing import Any
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hulu_jax import api
+from hulu_jax.core import memory
 from hulu_jax.core import platform
 from hulu_jax.core import plugins
 from hulu_jax.eval import figures
@@ -55,11 +55,9 @@ def _evaluate(args: argparse.Namespace) -> int:
   result |= {
     "test_seed": args.seed,
     "seed": run["config"]["seed"],
-    "steps": run["config"]["steps"],
+    "steps": run["steps"],
     "seconds": run["seconds"] + time.monotonic() - started,
-    "peak_memory_mb": max(
-      run["peak_memory_mb"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ),
+    "peak_memory_mb": max(run["peak_memory_mb"], memory.peak() / 2**20),
   }
   problems = benchmark.verdict(result)
   figures.loss_curve(args.workdir / "metrics.jsonl", args.workdir / "loss.png")

@@ -14,10 +14,11 @@ from tests.weights import written
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import resource, sys
+import sys
 from hulu_jax.cli import convert
+from hulu_jax.core import memory
 assert convert.main(sys.argv[1:]) == 0
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print("PEAK", memory.peak())
 """
 
 
