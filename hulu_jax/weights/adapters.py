@@ -6,10 +6,8 @@
 """
 
 from collections.abc import Iterator, Mapping
-import os
 import pathlib
 import re
-import shutil
 from typing import Any
 
 import einops
@@ -25,6 +23,7 @@ from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.peft import lora
 from hulu_jax.weights import adapter_config
+from hulu_jax.weights import atomic
 from hulu_jax.weights import checkpoint
 from hulu_jax.weights import names
 from hulu_jax.weights.names import Entry
@@ -81,8 +80,6 @@ def write(
   if layout not in names.LAYOUTS:
     raise ValueError(f"no layout {layout!r}; there are: {', '.join(names.LAYOUTS)}")
   folder = pathlib.Path(folder)
-  if folder.exists():
-    raise FileExistsError(f"{folder} is there already")
   table = _targets(config, settings, layout)
   leaves: dict[str, Any] = {}
   tree.map_named(leaves.__setitem__, params)
@@ -95,18 +92,9 @@ def write(
   modules = [_module(entry) for entries in table.values() for entry in entries]
   text = adapter_config.text(settings, modules, base)
   folder.parent.mkdir(parents=True, exist_ok=True)
-  new = folder.with_name(f".{folder.name}.{os.getpid()}")
-  new.mkdir()
-  try:
+  with atomic.folder(folder, force=False) as new:
     (new / adapter_config.NAME).write_text(text)
     save_file(tensors, new / _TENSORS, metadata={"format": "pt"})
-    for written in (new / adapter_config.NAME, new / _TENSORS, new):
-      _sync(written)
-    new.rename(folder)
-  except BaseException:
-    shutil.rmtree(new)
-    raise
-  _sync(folder.parent)
 
 
 def load(
@@ -268,12 +256,3 @@ def _to_ours(entry: Entry, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np
     einops.rearrange(a, f"r {inputs} -> {ours_in} r", **lengths(ours_in)),
     einops.rearrange(b, f"{outputs} r -> r {ours_out}", **lengths(ours_out)),
   )
-
-
-def _sync(path: pathlib.Path) -> None:
-  """Returns when a file or folder is on the disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
