@@ -79,7 +79,6 @@ def get_config(size="hulu-7b"):
   c.model = size
   c.steps = 1000
   c.report_every = 10
-  c.evaluate_every = 0
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)

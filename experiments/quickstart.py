@@ -16,7 +16,6 @@ def get_config():
   c.model = "tiny"
   c.steps = 2500
   c.report_every = 20
-  c.evaluate_every = 0
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
@@ -33,6 +32,7 @@ def get_config():
     "decoder_attention": "auto",
   }
   c.trainable = ".*"
+  c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   c.z_loss = 0.0
   c.accumulate = 1
   c.optimizer = {

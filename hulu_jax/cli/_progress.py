@@ -40,9 +40,10 @@ class Line:
     if self._live:
       self._progress.stop()
 
-  def update(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Shows where the run is and a few numbers of that step."""
-    numbers = "  ".join(f"{name} {value:.3f}" for name, value in scalars.items())
+  def update(self, step: int, scalars: Mapping[str, float], part: str = "") -> None:
+    """Shows where the run is and a few numbers of that step; part: of the run, by name."""
+    said = (f"{name} {value:.3f}" for name, value in scalars.items())
+    numbers = "  ".join([part, *said] if part else said)
     if self._live:
       self._progress.update(self._task, completed=step, numbers=numbers)
     elif step * _LINES // self._total > self._printed:

@@ -5,7 +5,6 @@ import dataclasses
 import importlib.metadata
 import json
 from pathlib import Path
-import resource
 import sys
 import time
 import traceback
@@ -17,6 +16,7 @@ from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from hulu_jax.cli import _progress
+from hulu_jax.core import memory
 from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
@@ -116,24 +116,24 @@ def _refuse(error: Exception) -> int:
 
 def _train(args: _Arguments) -> None:
   cfg, started = args.config, time.monotonic()
+  steps = stages.plan(cfg)[-1].last
   kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
   if processes.is_first():
     print(f"kernels: {choice.described(kernels)}", flush=True)
   with contextlib.ExitStack() as stack:
-    steps = stages.plan(cfg)[-1].last
     line = stack.enter_context(_progress.Line("train", steps)) if processes.is_first() else None
 
     def report(told: loop.Report) -> None:
       scalars = told.scalars
       shown = {k: v for k, v in scalars.items() if k == "loss" or k.startswith("loss/")}
       if line is not None:
-        line.update(told.step, shown)
+        line.update(told.step, shown, told.stage if cfg.stages else "")
 
     def watch(step: int, packed: Packed) -> None:
       if args.records:
         _list_records(args.workdir / processes.own_file(_RECORDS), step, packed)
 
-    loop.train(cfg, args.workdir, loop.Hooks(report=report, watch=watch))
+    loop.train(cfg, args.workdir, report, watch)
   if processes.is_first():
     _record(cfg, kernels, args.workdir, time.monotonic() - started)
 
@@ -155,8 +155,9 @@ def _record(cfg: ConfigDict, kernels: choice.Kernels, workdir: Path, seconds: fl
     "parameters": P.count(hulu.specs(presets.get(cfg.model))),
     "kernels": dataclasses.asdict(kernels),
     "devices": [d.device_kind for d in jax.devices()],
+    "steps": stages.plan(cfg)[-1].last,
     "seconds": before + seconds,
-    "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "peak_memory_mb": memory.peak() / 2**20,
   }
   whole = path.with_suffix(".tmp")  # a kill in the middle must not leave half a file
   whole.write_text(json.dumps(run, indent=2) + "\n")

@@ -94,7 +94,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
       f"{cfg.model}"
     )
   base = hulu.specs(config)
-  adapters = peft.named(cfg.peft.to_dict()) if cfg.get("peft") else None
+  adapters = peft.named(cfg.peft.to_dict()) if cfg.peft else None
   specs = base if adapters is None else adapters.specs(base)
   trains = _trains(cfg.trainable, base, adapters)
   compute = Compute(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ import grain
 import jax
 from ml_collections import ConfigDict
 
-from hulu_jax.core import params as P
 from hulu_jax.core import sharding
 from hulu_jax.core import tree
 from hulu_jax.data import mixture
@@ -33,45 +31,40 @@ from hulu_jax.weights import load as weights_load
 
 
 class Report(NamedTuple):
-  """Where a run is.  steps: of the whole run; scalars: the step's metrics by name."""
+  """Where a run is.  step: counted through all stages; scalars: the step's metrics by name."""
 
   stage: str
   step: int
-  steps: int
   scalars: Mapping[str, float]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Hooks:
-  """What a caller does while a run trains.
-
-  report: told every `cfg.report_every` steps, one step late; first process only.  watch: gets
-  (step, this process's rows) before every step.  evaluate: gets the parameters every
-  `cfg.evaluate_every` steps (0: never), on every process, and returns scalars; they are reported
-  beside the step's.
-  """
-
-  report: Callable[[Report], None]
-  watch: Callable[[int, Packed], None] = lambda step, packed: None
-  evaluate: Callable[[P.Params], Mapping[str, float]] = lambda params: {}
+Watch = Callable[[int, Packed], None]
 
 
 class _Run(NamedTuple):
   """What all stages of a run share.  writer: of the first process, None on the others."""
 
   workdir: Path
-  steps: int
   mesh: jax.sharding.Mesh
   words: Tokenizer
   checkpoints: Checkpoints
   writer: metrics_lib.Writer | None
-  hooks: Hooks
+  report: Callable[[Report], None]
+  watch: Watch
 
 
-def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
+def train(
+  cfg: ConfigDict,
+  workdir: Path,
+  report: Callable[[Report], None],
+  watch: Watch = lambda step, packed: None,
+) -> TrainState:
   """Runs `cfg`, stage by stage, to its last step; goes on where a checkpoint in `workdir` is.
 
   Several processes call it alike, with one `workdir` that all of them see.
+
+  report: told every `cfg.report_every` steps, one step late; first process only.
+  watch: gets (step, this process's rows) before every step.
 
   Raises:
     ValueError: an experiment, a mesh, data or a checkpoint that do not fit each other; data that
@@ -98,7 +91,7 @@ def train(cfg: ConfigDict, workdir: Path, hooks: Hooks) -> TrainState:
     _writing(workdir) as writer,
     Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=adapters) as checkpoints,
   ):
-    run = _Run(workdir, stages[-1].last, mesh, words, checkpoints, writer, hooks)
+    run = _Run(workdir, mesh, words, checkpoints, writer, report, watch)
     latest, state = checkpoints.latest or 0, None
     for stage, program, own in zip(stages, programs, datasets, strict=True):
       if latest >= stage.last and stage is not stages[-1]:
@@ -118,24 +111,20 @@ def _steps(
   step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
   finish = _finisher(run, stage)
   if processes.is_first():
-    _describe(
-      program, run.words, run.workdir
-    )  # not before a state: then nothing is refused any more
+    # Now that there is a state, nothing is refused any more.
+    _describe(program, run.words, run.workdir)
 
   pending = None
-  # Order matters: batch, step, report (of the step before), evaluate, save.
+  # Order matters: batch, step, report (of the step before), save.
   for step in range(int(state.step) + 1, stage.last + 1):
     packed = next(data, None)
     if packed is None:
       break
-    run.hooks.watch(step, packed)
+    run.watch(step, packed)
     state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
     if pending:
       finish(*pending)  # one step late, so that the device never waits for the host
-    info = dict(packed.info)
-    if _evaluates(stage, step):
-      info |= run.hooks.evaluate(tree.merge(state.trainable, state.frozen))
-    pending = (step, metrics, info)
+    pending = (step, metrics, packed.info)
     if step % stage.cfg.checkpoint.every == 0 or step == stage.last:
       checkpoints.save(step, state, data)
   if pending:
@@ -143,11 +132,6 @@ def _steps(
   if int(state.step) < stage.last:
     raise _ended(state, stage, checkpoints, data)
   return state
-
-
-def _evaluates(stage: Stage, step: int) -> bool:
-  every = stage.cfg.evaluate_every
-  return bool(every) and (step % every == 0 or step == stage.last)
 
 
 def _ended(
@@ -183,7 +167,7 @@ def _finisher(run: _Run, stage: Stage) -> Callable[[int, Any, Mapping[str, float
     if run.writer and (step % stage.cfg.report_every == 0 or step == stage.last):
       scalars = metrics_lib.scalars(metrics, names) | dict(info)
       run.writer.write(step, scalars)
-      run.hooks.report(Report(stage.name, step, run.steps, scalars))
+      run.report(Report(stage.name, step, scalars))
 
   return finish
 

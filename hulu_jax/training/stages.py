@@ -10,9 +10,12 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from hulu_jax.training import keys
+
 # What one run has once.
 _SHARED = (
   "checkpoint",
+  "compute",
   "init_from",
   "mesh",
   "model",
@@ -43,16 +46,17 @@ def plan(cfg: ConfigDict) -> tuple[Stage, ...]:
   """All stages of an experiment, in order.
 
   Raises:
-    ValueError: a stage without a name or with another's, a key that no stage may set or that the
-      experiment does not have.
+    ValueError: keys that the experiment lacks, a stage without a name or with another's, a key that
+      no stage may set or that the experiment does not have.
   """
+  keys.check(cfg)
   if not cfg.stages:
     return (Stage("all", cfg, 0, cfg.steps),)
   entries = [e if isinstance(e, ConfigDict) else ConfigDict(e) for e in cfg.stages]
   names = [_name(entry, number) for number, entry in enumerate(entries)]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
-    raise ValueError(f"stages: {twice} more than once; a checkpoint goes by the name")
+    raise ValueError(f"stages: {twice} more than once; --stage goes by the name")
   found: list[Stage] = []
   for name, entry in zip(names, entries, strict=True):
     first = found[-1].last if found else 0

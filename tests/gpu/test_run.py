@@ -62,7 +62,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(straight, tmp_path):
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    loop.train(config(mesh={"data": 1}), tmp_path, loop.Hooks(report=stop))
+    loop.train(config(mesh={"data": 1}), tmp_path, stop)
   resumed, _ = run(config(mesh={"data": 1}), tmp_path)
   assert sorted(resumed) == [4, 5, 6]
   for step, scalars in resumed.items():

@@ -39,7 +39,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   kind, folder = kind_and_folder.split("@")
   c = ml_collections.ConfigDict()
   c.seed, c.model, c.steps, c.report_every = 3, "tiny", STEPS, 1
-  c.evaluate_every, c.stages = 0, ()
+  c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = folder
   c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
@@ -52,7 +52,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
     "encoder_attention": "auto",
     "decoder_attention": "auto",
   }
-  c.trainable = ".*"
+  c.trainable, c.peft = ".*", None
   c.z_loss = 0.0
   c.accumulate = 1
   c.optimizer = {

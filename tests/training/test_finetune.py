@@ -60,7 +60,7 @@ def test_from_files_to_answers(root_of_data, tmp_path):
     cfg.data.root, cfg.train_file = str(root_of_data), str(root_of_data / "train.jsonl")
     cfg.data.max_bad = 1.0  # the broken line comes round again and again
   seen = {}
-  loop.train(cfg, tmp_path, loop.Hooks(report=lambda r: seen.__setitem__(r.step, r.scalars)))
+  loop.train(cfg, tmp_path, lambda r: seen.__setitem__(r.step, r.scalars))
   assert seen[4]["loss/mine"] < seen[1]["loss/mine"]
   assert seen[4]["skipped"] > 0
 

@@ -35,9 +35,7 @@ def config(**changes) -> ConfigDict:
 def run(cfg, workdir):
   """Trains; returns ({step: scalars}, parameters on the host)."""
   seen = {}
-  state = loop.train(
-    cfg, workdir, loop.Hooks(report=lambda r: seen.__setitem__(r.step, dict(r.scalars)))
-  )
+  state = loop.train(cfg, workdir, lambda r: seen.__setitem__(r.step, dict(r.scalars)))
   return seen, jax.device_get(state)
 
 
@@ -67,7 +65,7 @@ def test_resume_is_bitwise(straight, tmp_path):
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    loop.train(stopped, tmp_path, loop.Hooks(report=stop))
+    loop.train(stopped, tmp_path, stop)
   resumed, again = run(config(mesh={"data": 8}), tmp_path)
   assert sorted(resumed) == [4, 5, 6]
   for step, scalars in [*calls, *resumed.items()]:
@@ -142,7 +140,7 @@ def test_impossible_experiments_say_which_key(changes, message, tmp_path):
     else:
       cfg.update(changes)
   with pytest.raises(ValueError) as error:
-    loop.train(cfg, tmp_path / "run", loop.Hooks(report=lambda _: None))
+    loop.train(cfg, tmp_path / "run", lambda _: None)
   assert message in str(error.value)
   assert not (tmp_path / "run").exists()
 
@@ -164,8 +162,8 @@ def test_data_that_end_early_are_an_error_after_a_checkpoint(tmp_path):
     cfg.data.mixture[0].update(size=40, epochs=1)
   seen = {}
   with pytest.raises(ValueError, match="ended after [0-9]+ steps of stage 'all', whose steps = 50"):
-    loop.train(cfg, tmp_path, loop.Hooks(report=lambda r: seen.__setitem__(r.step, r.scalars)))
+    loop.train(cfg, tmp_path, lambda r: seen.__setitem__(r.step, r.scalars))
   done = max(seen)
   assert sorted(seen) == list(range(1, done + 1)) and done < 50
   cfg.steps = done
-  assert int(loop.train(cfg, tmp_path, loop.Hooks(report=lambda _: None)).step) == done
+  assert int(loop.train(cfg, tmp_path, lambda _: None).step) == done

@@ -53,7 +53,7 @@ def config(base, **changes) -> ConfigDict:
 
 
 def train(cfg, workdir):
-  return jax.device_get(loop.train(cfg, workdir, loop.Hooks(report=lambda _: None)))
+  return jax.device_get(loop.train(cfg, workdir, lambda _: None))
 
 
 @pytest.fixture(scope="module")

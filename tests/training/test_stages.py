@@ -68,6 +68,7 @@ def test_without_stages_there_is_one():
     ([{"steps": 2}], "stages[0] has no name"),
     ([ALIGN, ALIGN], "['align'] more than once"),
     ([{"name": "a", "mesh": {"data": 1}}], "stage 'a' sets mesh, which a run has once"),
+    ([{"name": "a", "compute": {"vision_pass": 9}}], "stage 'a' sets compute"),
     ([{"name": "a", "stepz": 2}], "no key 'stepz'; did you mean 'steps'?"),
     ([{"name": "a", "optimizer": {"rate": 1.0}}], "stage 'a': optimizer: no key 'rate'"),
   ],
@@ -97,7 +98,7 @@ def run(cfg, workdir, stop=None):
       raise KeyboardInterrupt
 
   try:
-    state = loop.train(cfg, workdir, loop.Hooks(report=report))
+    state = loop.train(cfg, workdir, report)
   except KeyboardInterrupt:
     return seen, None
   return seen, jax.device_get(state)

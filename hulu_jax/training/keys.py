@@ -1,0 +1,67 @@
+"""The keys that every experiment states, since nothing below it has a default."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hulu_jax.data.vision import Policy
+from hulu_jax.models.scan import Compute
+from hulu_jax.training import optimizer
+
+_TOP = (
+  *("accumulate", "checkpoint", "compute", "data", "init_from", "mesh", "model", "optimizer"),
+  *("peft", "policy", "report_every", "rows", "seed", "shapes", "stages", "steps", "tokenizer"),
+  *("trainable", "z_loss"),
+)
+# Groups that are read key by key; they may hold more, as the whole experiment may.
+_READ: Mapping[str, Sequence[str]] = {
+  "checkpoint": ("every", "keep"),
+  "data": (
+    *("cache", "cache_bytes", "cut", "lookahead", "max_bad", "mixture", "patience", "prefetch"),
+    *("root", "threads", "timeout"),
+  ),
+}
+# Groups that are one object each: what has no field there is a mistake.
+_OBJECTS: Mapping[str, Any] = {
+  "compute": Compute,
+  "optimizer": optimizer.Settings,
+  "policy": Policy,
+}
+
+
+def check(cfg: ConfigDict) -> None:
+  """Raises where keys are missing, or unknown where no others are understood.
+
+  Raises:
+    ValueError: all of them, with what may have been meant.
+  """
+  wrong = list(_problems(cfg))
+  if wrong:
+    raise ValueError(f"the experiment {'; '.join(wrong)}")
+
+
+def _problems(cfg: ConfigDict) -> Iterator[str]:
+  yield from _missing("", _TOP, cfg)
+  for group, needed in _READ.items():
+    if group in cfg:
+      yield from _missing(f"{group}.", needed, cfg[group])
+  for group, kind in _OBJECTS.items():
+    if group not in cfg:
+      continue
+    fields = dataclasses.fields(kind)
+    needed = [f.name for f in fields if f.default is dataclasses.MISSING]
+    yield from _missing(f"{group}.", needed, cfg[group])
+    known = [field.name for field in fields]
+    for key in sorted(set(cfg[group]) - set(known)):
+      near = difflib.get_close_matches(key, known, n=1)
+      meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+      yield f"has no use for {group}.{key} ({meant})"
+
+
+def _missing(prefix: str, needed: Sequence[str], found: ConfigDict) -> Iterator[str]:
+  lost = [f"{prefix}{key}" for key in sorted(needed) if key not in found]
+  if lost:
+    yield f"does not state {', '.join(lost)}"
