@@ -119,6 +119,24 @@ def test_a_stored_head_is_kept_whatever_the_config_says(tmp_path, capsys):
   assert written.read(tmp_path / "b")["lm_head.weight"][2] == arrays["lm_head.weight"].tobytes()
 
 
+def test_a_videollama3_folder(tmp_path, capsys):
+  """Hulu-Med kept its tensors' names; its config calls itself otherwise, and compresses."""
+  arrays = written.folder(tmp_path / "a", written.QWEN2, "hulu-med")
+  said = written.config(written.QWEN2, "hulu-med")
+  said |= {
+    "architectures": ["Videollama3Qwen2ForCausalLM"],
+    "model_type": "videollama3_qwen2",
+    "use_token_compression": True,
+    "vision_encoder_config": said["vision_encoder_config"]
+    | {"model_type": "videollama3_vision_encoder"},
+  }
+  (tmp_path / "a" / "config.json").write_text(json.dumps(said))
+  assert run(tmp_path / "a", tmp_path / "b", "--to=transformers") == 0
+  assert "use_token_compression: the policy keeps compression off" in capsys.readouterr().out
+  assert run(tmp_path / "b", tmp_path / "c", "--to=hulu-med") == 0
+  assert written.read(tmp_path / "c") == written.as_read(arrays)
+
+
 def test_a_shard_under_another_name_and_one_in_the_wrong_place(tmp_path):
   """The published 7B names a file that is not there; here a name is also swapped."""
   arrays = written.folder(tmp_path / "a", written.QWEN2, "hulu-med", shards=3)
