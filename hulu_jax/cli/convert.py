@@ -10,8 +10,8 @@ import numpy as np
 
 from hulu_jax.cli import _convert_verify
 from hulu_jax.cli import _progress
-from hulu_jax.cli.main import NOTICE
 from hulu_jax.core import platform
+from hulu_jax.core.notice import NOTICE
 from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data import vision
 from hulu_jax.data.tokenizer import Tokenizer

@@ -5,8 +5,8 @@ import sys
 from typing import Any
 
 from hulu_jax import api
-from hulu_jax.cli.main import NOTICE
 from hulu_jax.core import platform
+from hulu_jax.core.notice import NOTICE
 
 
 class _Medium(argparse.Action):

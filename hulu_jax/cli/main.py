@@ -3,12 +3,9 @@
 import sys
 
 from hulu_jax.core import plugins
+from hulu_jax.core.notice import NOTICE
 
 _PACKAGE = "hulu_jax.cli"
-NOTICE = (
-  "Research software, not a medical device, no clinical validation, "
-  "not affiliated with the Hulu-Med authors."
-)
 
 
 def commands() -> list[str]:

@@ -82,16 +82,17 @@ def stack(specs: Specs, layers: int) -> Specs:
 
 
 def initialize(key: jax.Array, specs: Specs) -> Params:
-  """Draws every parameter where it will live; call it under `jax.jit` and `jax.set_mesh`.
+  """Draws every parameter where it will live; call it under `jax.jit` and `jax.set_mesh`."""
+  return tree.map_named(lambda name, spec: draw(key, name, spec), specs)
 
-  The key of a parameter depends on its path, so adding one does not reshuffle the others.
+
+def draw(key: jax.Array, name: str, spec: ParamSpec) -> jax.Array:
+  """One parameter of a model that begins with `key`; name: its path.
+
+  Its own key depends on its path, so adding a parameter does not reshuffle the others.
   """
-
-  def one(name: str, spec: ParamSpec) -> jax.Array:
-    own = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    return spec.init(own, spec.shape, spec.dtype, sharding.spec(spec.axes))
-
-  return tree.map_named(one, specs)
+  own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+  return spec.init(own, spec.shape, spec.dtype, sharding.spec(spec.axes))
 
 
 def abstract(specs: Specs, mesh: jax.sharding.Mesh) -> Any:

@@ -6,12 +6,9 @@ import json
 import pathlib
 import re
 
+from hulu_jax.core.notice import NOTICE
 from hulu_jax.data.vision import Policy
 
-NOTICE = (
-  "Research software, not a medical device, no clinical validation, not affiliated with the "
-  "Hulu-Med authors."
-)
 _UNKNOWN = "not stated"
 
 

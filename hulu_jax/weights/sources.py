@@ -11,7 +11,6 @@ import os
 import pathlib
 import sys
 from typing import Any, Protocol
-import zlib
 
 import jax
 import numpy as np
@@ -118,9 +117,7 @@ class Fresh:
 
   def blocks(self, path: str, layer: int, unit: int) -> Iterator[np.ndarray]:
     if self._last is None or self._last[0] != path:
-      spec = self._specs[path]
-      own = jax.random.fold_in(self._key, zlib.crc32(path.encode()))
-      leaf = np.asarray(spec.init(own, spec.shape, spec.dtype, None)).astype(self._dtype)
+      leaf = np.asarray(P.draw(self._key, path, self._specs[path])).astype(self._dtype)
       self._last = path, Params({path: leaf}, self._config)
     return self._last[1].blocks(path, layer, unit)
 
