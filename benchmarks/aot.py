@@ -86,10 +86,10 @@ _32B = {"experiment": "finetune", "preset": "hulu-32b", "rows": 128, **_V5P_256}
 _32B["mesh"] = {"data": 1, "fsdp": 128, "tensor": 1}
 STEPS = (
   Step(**_7B, shape="pictures", recorded=9.53),
-  Step(**_7B, shape="grey_stacks", recorded=9.27),
+  Step(**_7B, shape="grey_stacks", recorded=9.09),
   Step(**_7B, shape="colour_stacks", recorded=9.52),
-  Step(**_32B, shape="pictures", recorded=22.33),
-  Step(**_32B, shape="grey_stacks", recorded=28.71),
+  Step(**_32B, shape="pictures", recorded=21.95),
+  Step(**_32B, shape="grey_stacks", recorded=28.32),
   Step(**_32B, shape="colour_stacks", recorded=30.39),
 )
 
