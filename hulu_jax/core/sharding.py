@@ -10,13 +10,15 @@ from jax.sharding import AxisType
 from hulu_jax.core import platform
 from hulu_jax.core import tree
 
-MESH_AXES = ("data", "fsdp", "tensor")
+# Neighbouring devices differ in `tensor`, which talks most, then in `context`.
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
-# Parameter axes first, activation axes below.  A weight's `embed` is spread over fsdp and gathered
-# where it is used; an activation's is whole.
+# Parameter axes first, activation axes below.  A weight's `embed` is spread over fsdp and context
+# and gathered where it is used; an activation's is whole.  `part`: a row's share of one device of
+# context, which the encoder treats as a row of its own (`core.context`).
 RULES: Mapping[str, str | tuple[str, ...] | None] = {
   "layer": None,
-  "embed": "fsdp",
+  "embed": ("fsdp", "context"),
   "heads": "tensor",
   "kv_heads": "tensor",
   "head_dim": None,
@@ -25,32 +27,45 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
   "pixels": None,
   "rank": None,
   "batch": ("data", "fsdp"),
-  "seq": None,
+  "part": ("data", "fsdp", "context"),
+  "seq": "context",
   "act_embed": None,
 }
 
 
 def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
-  """A mesh with explicit axes, e.g. {"data": 2, "fsdp": 2, "tensor": 2}; a missing axis is 1.
+  """A mesh with explicit axes, e.g. {"data": 2, "fsdp": -1}: a missing axis is 1, and -1, at one
+  axis, is as many as the devices that remain.
 
   Raises:
     ValueError: an unknown axis, or a product that differs from the number of devices.
     RuntimeError: emulated devices that would hang.
   """
   platform.check()
-  sizes = _sizes(shape)
+  sizes = _sizes(_filled(shape, jax.device_count()))
   if math.prod(sizes) != jax.device_count():
     raise ValueError(
       f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} needs {math.prod(sizes)} devices, "
-      f"found {jax.device_count()} ({jax.default_backend()})"
+      f"found {jax.device_count()} ({jax.default_backend()}); the product of the axes of "
+      "config.mesh is the number of devices, and -1 at one axis takes what remains"
     )
   return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes))
 
 
 def mesh_over(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
   """The same mesh over devices that need not be here: those of a topology, to compile for."""
-  sizes = _sizes(shape)
+  sizes = _sizes(_filled(shape, len(devices)))
   return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes), devices=devices)
+
+
+def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
+  """The same devices with `context` counted to `fsdp`, for programs that keep rows whole.
+
+  Every parameter lies on the devices where it lay, so handing them over moves nothing.
+  """
+  data, fsdp, context, tensor = mesh.devices.shape
+  devices = mesh.devices.reshape(data, fsdp * context, 1, tensor)
+  return jax.sharding.Mesh(devices, MESH_AXES, axis_types=mesh.axis_types)
 
 
 def one_device_mesh() -> jax.sharding.Mesh:
@@ -73,10 +88,24 @@ def _types(sizes: tuple[int, ...]) -> tuple[AxisType, ...]:
   return (kind,) * len(sizes)
 
 
+def _filled(shape: Mapping[str, int], devices: int) -> dict[str, int]:
+  """`shape` with the devices that remain in place of a -1."""
+  open_axes = [name for name, size in shape.items() if size == -1]
+  if len(open_axes) > 1:
+    raise ValueError(f"mesh axes {open_axes} are all -1; one at most takes what remains")
+  taken = math.prod(size for size in shape.values() if size != -1)
+  if open_axes and (taken < 1 or devices % taken):
+    raise ValueError(f"mesh {dict(shape)}: {devices} devices do not divide by {taken}")
+  return {name: devices // taken if size == -1 else size for name, size in shape.items()}
+
+
 def _sizes(shape: Mapping[str, int]) -> tuple[int, ...]:
   unknown = sorted(set(shape) - set(MESH_AXES))
   if unknown:
     raise ValueError(f"unknown mesh axes {unknown}; there are {list(MESH_AXES)}")
+  small = {name: size for name, size in shape.items() if size < 1}
+  if small:
+    raise ValueError(f"mesh axes {small}; expected at least 1")
   return tuple(shape.get(name, 1) for name in MESH_AXES)
 
 
@@ -92,7 +121,15 @@ def spec(axes: tuple[str | None, ...]) -> jax.P | None:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or AxisType.Explicit not in mesh.axis_types:
     return None
-  return _translate(axes)
+  return _translate(axes, mesh)
+
+
+def ways(axis: str) -> int:
+  """Into how many parts the current mesh splits a logical axis."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if spec((axis,)) is None:
+    return 1
+  return math.prod(mesh.shape[name] for name in _tuple(RULES[axis]))
 
 
 def per_shard(
@@ -110,18 +147,22 @@ def per_shard(
     return f
   return jax.shard_map(
     f,
-    in_specs=tuple(_translate(axes) for axes in inputs),
-    out_specs=tuple(_translate(axes) for axes in outputs),
+    in_specs=tuple(spec(axes) for axes in inputs),
+    out_specs=tuple(spec(axes) for axes in outputs),
     check_vma=False,  # interpreted kernels fail the check on CPU, whatever they are told
   )
 
 
-def _translate(axes: tuple[str | None, ...]) -> jax.P:
-  mesh_axes = [None if a is None else RULES[a] for a in axes]
-  used = [m for a in mesh_axes for m in _tuple(a)]
+def _translate(
+  axes: tuple[str | None, ...], mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
+) -> jax.P:
+  """Without mesh axes of one device: they split nothing, and a reshape may lose them."""
+  mesh_axes = [() if a is None else _tuple(RULES[a]) for a in axes]
+  used = [m for group in mesh_axes for m in group]
   if len(used) != len(set(used)):
     raise ValueError(f"{axes} maps to {mesh_axes}: a mesh axis is used twice")
-  return jax.P(*mesh_axes)
+  real = [tuple(m for m in group if mesh.shape[m] > 1) for group in mesh_axes]
+  return jax.P(*(g[0] if len(g) == 1 else g or None for g in real))
 
 
 def _tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -138,13 +179,14 @@ def shardings(specs: Any, mesh: jax.sharding.Mesh) -> Any:
   """
 
   def one(name: str, s: Any) -> jax.NamedSharding:
-    for axis, size, mesh_axes in zip(s.axes, s.shape, _translate(s.axes), strict=True):
+    where = _translate(s.axes, mesh)
+    for axis, size, mesh_axes in zip(s.axes, s.shape, where, strict=True):
       ways = math.prod(mesh.shape[m] for m in _tuple(mesh_axes))
       if size % ways:
         raise ValueError(
           f"{name}: {axis} = {size} does not divide over mesh axes {mesh_axes} ({ways} ways)"
         )
-    return jax.NamedSharding(mesh, _translate(s.axes))
+    return jax.NamedSharding(mesh, where)
 
   return tree.map_named(one, specs)
 
@@ -160,8 +202,11 @@ def concrete(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-  """How every leaf of a batch lies: rows over the data axes, the rest whole."""
-  return jax.NamedSharding(mesh, _translate(("batch",)))
+  """How every leaf of a batch lies: rows over the data axes, the rest whole.
+
+  So it is under `context` too: the step cuts its own share out of a row (`core.context`).
+  """
+  return jax.NamedSharding(mesh, _translate(("batch",), mesh))
 
 
 def fewest_rows(mesh: jax.sharding.Mesh) -> int:

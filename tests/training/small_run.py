@@ -42,7 +42,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = folder
-  c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.mesh = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
   c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
   c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)
