@@ -37,14 +37,14 @@ def deal(x: jax.Array) -> jax.Array:
   if ways() == 1:
     return x
   _check(x.shape[1], 2 * ways(), "tokens")
-  return jax.reshard(_reordered(x, order(ways())), _placed(_TOKENS, x.ndim))
+  return _along(_reordered(x, order(ways())), AXIS)
 
 
 def whole(x: jax.Array) -> jax.Array:
   """`deal` undone: every token on every device, in the order of the row."""
   if ways() == 1:
     return x
-  return _undone(jax.reshard(x, _placed(("batch",), x.ndim)), ways())
+  return _undone(_along(x, None), ways())
 
 
 def gathered(x: jax.Array, devices: int) -> jax.Array:
@@ -142,6 +142,12 @@ def _reordered(x: jax.Array, chunks: tuple[int, ...]) -> jax.Array:
 def _check(length: int, number: int, what: str) -> None:
   if length % number:
     raise ValueError(f"{length} {what} of a row do not fall into {number} equal parts for context")
+
+
+def _along(x: jax.Array, axis: Any) -> jax.Array:
+  """x with its tokens split over a mesh axis, or over none; everything else as it is."""
+  placed = jax.typeof(x).sharding.spec
+  return jax.reshard(x, jax.P(placed[0], axis, *placed[2:]))
 
 
 def _placed(axes: tuple[str | None, ...], ndim: int) -> Any:

@@ -210,9 +210,13 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
 
 
 def fewest_rows(mesh: jax.sharding.Mesh) -> int:
-  """Rows of the smallest batch: a multiple of `batch_ways`, and two where axes are explicit."""
-  ways = batch_ways(mesh)
-  return ways if mesh.size == 1 or ways > 1 else 2
+  """Rows of the smallest batch."""
+  return batch_ways(mesh)
+
+
+def context_ways(mesh: jax.sharding.Mesh) -> int:
+  """Into how many parts every row is split."""
+  return math.prod(mesh.shape[name] for name in _tuple(RULES["seq"]))
 
 
 def batch_ways(mesh: jax.sharding.Mesh) -> int:

@@ -5,6 +5,7 @@ chunk does not see of the row, its late one does.  Keys and values have few head
 moves little beside what a layer computes; it is done again in backward where a layer is recomputed.
 """
 
+from collections.abc import Callable
 import functools
 
 import jax
@@ -29,11 +30,13 @@ def attention(
   tokens = ("batch", "seq")
   queries, keys = (*tokens, "heads", "head_dim"), (*tokens, "kv_heads", "head_dim")
   inputs = tuple(sharding.spec(axes) for axes in (queries, keys, keys, tokens))
+  run: Callable[..., jax.Array]
+  kernel, placed = None, None
   match implementation:
     case "reference":
-      run, kernel, placed = functools.partial(_by_chunks, reference.later), None, None
+      run = functools.partial(_by_chunks, reference.later)
     case "xla":
-      run, kernel, placed = functools.partial(_by_chunks, xla.later), None, None
+      run = functools.partial(_by_chunks, xla.later)
     case "splash" | "splash_interpret":
       from hulu_jax.kernels.attention import pallas_tpu  # a second of import, for those who use it
 
