@@ -49,13 +49,12 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
       f"found {jax.device_count()} ({jax.default_backend()}); the product of the axes of "
       "config.mesh is the number of devices, and -1 at one axis takes what remains"
     )
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes))
+  return jax.make_mesh(*_axes(sizes))
 
 
 def mesh_over(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
   """The same mesh over devices that need not be here: those of a topology, to compile for."""
-  sizes = _sizes(_filled(shape, len(devices)))
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes), devices=devices)
+  return jax.make_mesh(*_axes(_sizes(_filled(shape, len(devices)))), devices=devices)
 
 
 def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
@@ -63,29 +62,33 @@ def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
 
   Every parameter lies on the devices where it lay, so handing them over moves nothing.
   """
-  data, fsdp, context, tensor = mesh.devices.shape
-  devices = mesh.devices.reshape(data, fsdp * context, 1, tensor)
-  return jax.sharding.Mesh(devices, MESH_AXES, axis_types=mesh.axis_types)
+  data, fsdp, context, tensor = (mesh.shape.get(name, 1) for name in MESH_AXES)
+  sizes, names, types = _axes((data, fsdp * context, 1, tensor))
+  return jax.sharding.Mesh(mesh.devices.reshape(sizes), names, axis_types=types)
 
 
 def one_device_mesh() -> jax.sharding.Mesh:
   """A mesh of the first device alone, however many there are."""
-  sizes = (1,) * len(MESH_AXES)
-  first = jax.local_devices()[:1]
-  return jax.make_mesh(sizes, MESH_AXES, axis_types=_types(sizes), devices=first)
+  return jax.make_mesh(*_axes((1,) * len(MESH_AXES)), devices=jax.local_devices()[:1])
 
 
 def abstract_mesh(shape: Mapping[str, int]) -> jax.sharding.AbstractMesh:
   """The same mesh without devices, for tracing at any size on any machine."""
-  sizes = _sizes(shape)
-  return jax.sharding.AbstractMesh(sizes, MESH_AXES, axis_types=_types(sizes))
+  sizes, names, types = _axes(_sizes(shape))
+  return jax.sharding.AbstractMesh(sizes, names, axis_types=types)
 
 
-def _types(sizes: tuple[int, ...]) -> tuple[AxisType, ...]:
-  """Explicit axes, but for one device: it has nothing to shard, and may run a batch of one row,
-  whose axis explicit types lose in a reshape."""
-  kind = AxisType.Auto if math.prod(sizes) == 1 else AxisType.Explicit
-  return (kind,) * len(sizes)
+def _axes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[str, ...], tuple[AxisType, ...]]:
+  """Sizes, names and types of the axes that split something, explicit.
+
+  An axis of one device is left out: a batch of one row would lose it in a reshape, and programs
+  would sum over it.  One device alone has all axes, and no explicit one.
+  """
+  if math.prod(sizes) == 1:
+    return sizes, MESH_AXES, (AxisType.Auto,) * len(sizes)
+  split = [(size, name) for size, name in zip(sizes, MESH_AXES, strict=True) if size > 1]
+  found, names = zip(*split, strict=True)
+  return found, names, (AxisType.Explicit,) * len(split)
 
 
 def _filled(shape: Mapping[str, int], devices: int) -> dict[str, int]:
@@ -129,7 +132,7 @@ def ways(axis: str) -> int:
   mesh = jax.sharding.get_abstract_mesh()
   if spec((axis,)) is None:
     return 1
-  return math.prod(mesh.shape[name] for name in _tuple(RULES[axis]))
+  return _parts(mesh, RULES[axis])
 
 
 def per_shard(
@@ -156,13 +159,17 @@ def per_shard(
 def _translate(
   axes: tuple[str | None, ...], mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
 ) -> jax.P:
-  """Without mesh axes of one device: they split nothing, and a reshape may lose them."""
+  """Of the table's mesh axes those that the mesh has."""
   mesh_axes = [() if a is None else _tuple(RULES[a]) for a in axes]
   used = [m for group in mesh_axes for m in group]
   if len(used) != len(set(used)):
     raise ValueError(f"{axes} maps to {mesh_axes}: a mesh axis is used twice")
-  real = [tuple(m for m in group if mesh.shape[m] > 1) for group in mesh_axes]
+  real = [tuple(m for m in group if m in mesh.shape) for group in mesh_axes]
   return jax.P(*(g[0] if len(g) == 1 else g or None for g in real))
+
+
+def _parts(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, mesh_axes: Any) -> int:
+  return math.prod(mesh.shape.get(name, 1) for name in _tuple(mesh_axes))
 
 
 def _tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -181,7 +188,7 @@ def shardings(specs: Any, mesh: jax.sharding.Mesh) -> Any:
   def one(name: str, s: Any) -> jax.NamedSharding:
     where = _translate(s.axes, mesh)
     for axis, size, mesh_axes in zip(s.axes, s.shape, where, strict=True):
-      ways = math.prod(mesh.shape[m] for m in _tuple(mesh_axes))
+      ways = _parts(mesh, mesh_axes)
       if size % ways:
         raise ValueError(
           f"{name}: {axis} = {size} does not divide over mesh axes {mesh_axes} ({ways} ways)"
@@ -216,12 +223,12 @@ def fewest_rows(mesh: jax.sharding.Mesh) -> int:
 
 def context_ways(mesh: jax.sharding.Mesh) -> int:
   """Into how many parts every row is split."""
-  return math.prod(mesh.shape[name] for name in _tuple(RULES["seq"]))
+  return _parts(mesh, RULES["seq"])
 
 
 def batch_ways(mesh: jax.sharding.Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
-  return math.prod(mesh.shape[name] for name in _tuple(RULES["batch"]))
+  return _parts(mesh, RULES["batch"])
 
 
 def data_shards(mesh: jax.sharding.Mesh) -> tuple[int, int]:

@@ -84,12 +84,7 @@ def test_one_device_has_no_axes_to_mind(mesh_2x2x2):
 
 
 def test_one_axis_takes_the_devices_that_remain():
-  assert dict(sharding.make_mesh({"fsdp": -1, "tensor": 2}).shape) == {
-    "data": 1,
-    "fsdp": 4,
-    "context": 1,
-    "tensor": 2,
-  }
+  assert dict(sharding.make_mesh({"fsdp": -1, "tensor": 2}).shape) == {"fsdp": 4, "tensor": 2}
   with pytest.raises(ValueError, match=r"\['data', 'fsdp'\] are all -1"):
     sharding.make_mesh({"data": -1, "fsdp": -1})
   with pytest.raises(ValueError, match="8 devices do not divide by 3"):
@@ -101,7 +96,7 @@ def test_one_axis_takes_the_devices_that_remain():
 def test_without_context_every_shard_stays_where_it_is():
   mesh = sharding.make_mesh({"fsdp": 2, "context": 2, "tensor": 2})
   folded = sharding.without_context(mesh)
-  assert dict(folded.shape) == {"data": 1, "fsdp": 4, "context": 1, "tensor": 2}
+  assert dict(folded.shape) == {"fsdp": 4, "tensor": 2}
   specs = {"w": P.ParamSpec((8, 6), ("embed", "mlp"), P.normal(1.0))}
   here, there = (sharding.shardings(specs, m)["w"] for m in (mesh, folded))
   assert here.devices_indices_map((8, 6)) == there.devices_indices_map((8, 6))

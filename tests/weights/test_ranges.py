@@ -43,7 +43,7 @@ def test_one_host_of_four_reads_its_own(tmp_path, mesh_2x2x2, counted, monkeypat
   """Two of eight devices belong to this host: it reads what they hold, and no more."""
   arrays = written.folder(tmp_path / "a", SIZE, "transformers", "BF16")
   config = load.read_config(tmp_path / "a")
-  mine = set(mesh_2x2x2.devices[0, 1].flat)  # data 0, fsdp 1, both of tensor
+  mine = set(mesh_2x2x2.devices[0, 1])  # data 0, fsdp 1, both of tensor
   expected = 0
 
   def make_array_from_callback(shape, place, read):
