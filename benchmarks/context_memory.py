@@ -4,9 +4,9 @@
 
 Nothing runs: value and gradient of the training loss are compiled for emulated CPU devices and XLA
 says what its buffers take beside arguments and results (`memory_analysis`, temporaries): kept
-activations, logits, gathered keys and values, gathered weights.  The decoder is 7B's at an eighth of
-its width and four layers, float32, one row of text and 16,384 patches, everything recomputed in
-backward, 1,024 logits at a time.
+activations, logits, gathered keys and values, gathered weights.  The decoder is 7B's at an eighth
+of its width and four layers, float32, one row of text and 16,384 patches, everything recomputed in
+backward, the logits of 1,024 positions at a time.
 """
 
 import dataclasses
