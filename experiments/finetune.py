@@ -77,6 +77,9 @@ def get_config(size="hulu-7b"):
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = size
+  # How long: steps, or epochs of the mixture; the other is None.
+  c.steps = ml_collections.config_dict.placeholder(int)
+  c.epochs = ml_collections.config_dict.placeholder(int)
   c.steps = 1000
   c.report_every = 10
   c.stages = ()
@@ -99,11 +102,17 @@ def get_config(size="hulu-7b"):
   c.trainable = ".*"
   c.z_loss = 0.0
   c.accumulate = 1
+  # "token", "sample" or "dataset": what counts alike in the loss.
+  c.loss_weighting = "token"
+  # Decay of an average of the parameters; None keeps none.
+  c.ema = ml_collections.config_dict.placeholder(float)
+  # What is kept between steps; "bfloat16" of params and moments is rounded by chance.
+  c.dtypes = {"params": "float32", "frozen": "float32", "moments": "float32"}
   c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   # VideoLLaMA3's published rates for its later stages; Hulu-Med's own are not published.
   c.optimizer = {
     "learning_rates": {"vision": 2e-6, "projector": 1e-5, "decoder": 1e-5},
-    "warmup": 30,
+    "warmup": 0.03,
     "decay_start": 0.0,
     "final": 0.0,
     "b1": 0.9,
