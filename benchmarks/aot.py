@@ -26,6 +26,7 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks import kernel_cases
+from hulu_jax.training import recipe
 
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).with_name("aot_worker.py")
@@ -63,7 +64,7 @@ class Step(NamedTuple):
   """
 
   experiment: str
-  preset: str
+  argument: str
   shape: str
   target: str
   topology: str
@@ -74,15 +75,16 @@ class Step(NamedTuple):
   @property
   def name(self) -> str:
     """E.g. "hulu-7b pictures"."""
-    return f"{self.preset} {self.shape}"
+    size = self.argument.partition(",")[0]
+    return f"{recipe.SIZES[size].model} {self.shape}"
 
 
 _V5E_256 = {"target": "v5e", "topology": "v5e:16x16"}
 # Named for its 256 cores; 128 chips.
 _V5P_256 = {"target": "v5p", "topology": "v5p:4x4x8"}
-_7B = {"experiment": "finetune", "preset": "hulu-7b", "rows": 256, **_V5E_256}
+_7B = {"experiment": "finetune_vqa", "argument": "7b,full", "rows": 256, **_V5E_256}
 _7B["mesh"] = {"data": 2, "fsdp": 128, "tensor": 1}
-_32B = {"experiment": "finetune", "preset": "hulu-32b", "rows": 128, **_V5P_256}
+_32B = {"experiment": "finetune_vqa", "argument": "32b,full", "rows": 128, **_V5P_256}
 _32B["mesh"] = {"data": 1, "fsdp": 128, "tensor": 1}
 STEPS = (
   Step(**_7B, shape="pictures", recorded=9.53),

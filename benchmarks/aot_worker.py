@@ -82,7 +82,7 @@ def kernels(job: dict[str, Any], chip: jax.Device) -> None:
 def step(job: dict[str, Any], chips: list[jax.Device]) -> None:
   """One step shape of an experiment, as `hulu train` would compile it."""
   own = job["step"]
-  cfg = importlib.import_module(f"experiments.{own['experiment']}").get_config(own["preset"])
+  cfg = importlib.import_module(f"experiments.{own['experiment']}").get_config(own["argument"])
   cfg.mesh, cfg.rows = own["mesh"], own["rows"]
   with cfg.unlocked():
     cfg.shapes = {own["shape"]: cfg.shapes[own["shape"]]}

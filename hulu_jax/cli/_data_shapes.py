@@ -24,7 +24,7 @@ from hulu_jax.data.shapes import Use
 from hulu_jax.training import stages
 
 EXAMPLE = """example:
-  hulu data shapes --config=experiments/finetune.py:tiny --records=500 --tokens=1024
+  hulu data shapes --config=experiments/finetune_vqa.py:tiny --records=500 --tokens=1024
   hulu data shapes --lengths=/data/prepared --model=hulu-7b --tokens=16384 --rows=64 \
     --lookahead=256 --patience=40000
 

@@ -31,7 +31,7 @@ SET is a .jsonl or .parquet file, or NAME:FIELD=VALUE,FIELD=VALUE of a dataset. 
 from 0; each is made by itself, in any order, on any machine, so a job array makes all of them:
 
   hulu prepare --input=/data/train.jsonl --output=/data/prepared --root=/data \\
-    --config=experiments/finetune.py --tokenizer=/models/Hulu-Med-7B \\
+    --config=experiments/finetune_vqa.py --tokenizer=/models/Hulu-Med-7B \\
     --shard=$SLURM_ARRAY_TASK_ID/100
 
 The same command again verifies a shard that is there and makes one that is not.  An experiment

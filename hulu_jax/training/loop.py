@@ -21,13 +21,13 @@ from hulu_jax.training import inputs
 from hulu_jax.training import metrics as metrics_lib
 from hulu_jax.training import processes
 from hulu_jax.training import stages as stages_lib
+from hulu_jax.training import start
 from hulu_jax.training import tokenizers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
 from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
-from hulu_jax.weights import load as weights_load
 
 
 class Report(NamedTuple):
@@ -213,7 +213,7 @@ def _first_state(
   before: TrainState | None,
 ) -> TrainState:
   """The stage's newest checkpoint, else the parameters with which the stage before ended, else the
-  weights of `cfg.init_from`, else a fresh draw.
+  run's first.
 
   before: the state of the stage before, None where this process did not run it.
   """
@@ -225,10 +225,6 @@ def _first_state(
     params = tree.merge(before.trainable, before.frozen)
   elif latest is not None:
     params = stored.load_plain(run.workdir, program.base, run.mesh)
-  elif cfg.init_from and stored.is_run(Path(cfg.init_from)):
-    params = stored.load_plain(Path(cfg.init_from), program.base, run.mesh)
-  elif cfg.init_from:
-    params = weights_load.load_params(Path(cfg.init_from), program.config, run.mesh)
   else:
-    return jax.jit(program.init)(jax.random.key(cfg.seed))
+    return start.state(cfg, program, run.mesh)
   return jax.jit(lambda given: program.state(given, stage.first), donate_argnums=0)(params)

@@ -12,13 +12,15 @@ from hulu_jax.data import examples
 from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.media.errors import BadRecord
+from hulu_jax.training import start
 
 # Records of each data set whose text a fresh tokenizer is trained on.
 _RECORDS = 500
 
 
 def prepare(cfg: ConfigDict, vocab: int, datasets: Sequence[Any], workdir: Path) -> Tokenizer:
-  """The run's own tokenizer, else `cfg.tokenizer`, else that of `cfg.init_from`, else a fresh one.
+  """The run's own tokenizer, else `cfg.tokenizer`, else the first that a place of `cfg.init_from`
+  holds, else a fresh one.
 
   Raises:
     FileNotFoundError: `cfg.tokenizer` holds none.
@@ -28,8 +30,8 @@ def prepare(cfg: ConfigDict, vocab: int, datasets: Sequence[Any], workdir: Path)
     found = tokenizer_lib.load(workdir)
   elif cfg.tokenizer:
     found = tokenizer_lib.load(Path(cfg.tokenizer))
-  elif cfg.init_from and tokenizer_lib.exists(Path(cfg.init_from)):
-    found = tokenizer_lib.load(Path(cfg.init_from))
+  elif places := [place for place in start.places(cfg) if tokenizer_lib.exists(place)]:
+    found = tokenizer_lib.load(places[0])
   elif vocab >= tokenizer_lib.QWEN_VOCAB:
     raise ValueError(f"{cfg.model} needs --config.tokenizer=PATH, a Qwen tokenizer.json")
   else:

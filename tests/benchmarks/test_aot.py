@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import aot
 from benchmarks import kernel_cases
-from experiments import finetune
+from experiments import finetune_vqa
 from hulu_jax.core import sharding
 from hulu_jax.kernels import choice
 from hulu_jax.models import presets
@@ -45,10 +45,10 @@ def test_kernels_are_compiled_for_all_targets_and_steps_for_both_pods():
   assert [job.target for job in jobs if job.step is None] == ["v5e", "v5p", "v6e", "sm_90a"]
   steps = {}
   for job in (job for job in jobs if job.step):
-    steps.setdefault((job.step.preset, job.step.topology), []).append(job.step.shape)
-  assert set(steps) == {("hulu-7b", "v5e:16x16"), ("hulu-32b", "v5p:4x4x8")}
-  for (preset, _), shapes in steps.items():
-    assert sorted(shapes) == sorted(finetune.get_config(preset).shapes)
+    steps.setdefault((job.step.argument, job.step.topology), []).append(job.step.shape)
+  assert set(steps) == {("7b,full", "v5e:16x16"), ("32b,full", "v5p:4x4x8")}
+  for (argument, _), shapes in steps.items():
+    assert sorted(shapes) == sorted(finetune_vqa.get_config(argument).shapes)
 
 
 @pytest.mark.parametrize("step", aot.STEPS, ids=lambda step: step.name)
@@ -56,7 +56,7 @@ def test_a_step_fills_its_pod_and_its_mesh_divides_the_model(step):
   chips = math.prod(int(n) for n in step.topology.split(":")[1].split("x"))
   mesh = sharding.abstract_mesh(step.mesh)
   assert mesh.size == chips and step.topology.startswith(step.target)
-  cfg = finetune.get_config(step.preset)
+  cfg = finetune_vqa.get_config(step.argument)
   cfg.mesh, cfg.rows = step.mesh, step.rows
   build.build(cfg, platform=aot.OURS[aot.TARGETS[step.target].platform]).check(mesh)
 

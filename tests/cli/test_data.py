@@ -112,7 +112,7 @@ def test_stats_print_a_table_and_bad_records(capsys, tmp_path):
   good["messages"].append({"role": "assistant", "content": "two"})
   file = tmp_path / "train.jsonl"
   file.write_text("".join(json.dumps(good) + "\n" for _ in range(9)) + '{"id": 1}\n')
-  config = ["--config=experiments/finetune.py:tiny", f"--config.train_file={file}"]
+  config = ["--config=experiments/finetune_vqa.py:tiny", f"--config.train_file={file}"]
   shown = said(capsys, "stats", *config, "--steps=3", "--config.rows=2")
   assert re.search(r"^bad records of mine: [1-9]\d* format$", shown, re.MULTILINE), shown
   assert "useful over paid" in shown and "measured on this machine" in shown

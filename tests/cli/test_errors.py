@@ -73,9 +73,9 @@ def test_a_missing_experiment_file(capsys, tmp_path):
 
 def test_an_unknown_size(capsys, tmp_path):
   line = refused(
-    capsys, "train", "--config=experiments/finetune.py:hulu-9b", f"--workdir={tmp_path}"
+    capsys, "train", "--config=experiments/finetune_vqa.py:9b", f"--workdir={tmp_path}"
   )
-  assert "no size 'hulu-9b'; there are: tiny, hulu-4b" in line
+  assert "no size '9b'; there are: 4b, 7b" in line
 
 
 def test_a_large_model_needs_its_own_tokenizer(capsys, tmp_path):
@@ -93,7 +93,7 @@ def test_records_that_cannot_be_read(capsys, tmp_path):
   file.write_text(json.dumps(record) + "\n")
   arguments = [
     "train",
-    "--config=experiments/finetune.py:tiny",
+    "--config=experiments/finetune_vqa.py:tiny,full",
     f"--workdir={tmp_path / 'run'}",
     f"--config.train_file={file}",
     f"--config.data.root={tmp_path}",

@@ -35,7 +35,7 @@ def plain(root, tokenizer, tmp_path, monkeypatch):
     f"--input={records_made.write(folder)}",
     f"--root={folder}",
     f"--tokenizer={folder}",
-    "--config=experiments/finetune.py:tiny",
+    "--config=experiments/finetune_vqa.py:tiny",
     "--config.policy.max_tokens=200",
     "--config.data.cut=False",  # the test that trains has other shapes
   ]
@@ -93,10 +93,10 @@ def test_a_dataset_of_the_package_without_an_experiment(plain, tmp_path):
 
 EXPERIMENT = """
 import ml_collections
-from experiments import finetune
+from experiments import finetune_vqa
 
 def get_config(folder):
-  c = finetune.get_config("tiny")
+  c = finetune_vqa.get_config("tiny,full")
   c.data.mixture = (
     ml_collections.ConfigDict(
       {"name": "prepared", "label": "mine", "weight": 1.0, "shuffle": True, "path": folder}

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments import finetune
+from experiments import finetune_vqa
 from hulu_jax.data import compression
 from hulu_jax.data import packing
 from hulu_jax.data import settings
@@ -149,7 +149,7 @@ def test_a_shape_pays_for_all_its_room_and_uses_what_it_holds(packed):
 
 
 def test_shapes_of_an_experiment_come_lightest_first():
-  cfg = finetune.get_config("tiny")
+  cfg = finetune_vqa.get_config("tiny")
   with cfg.unlocked():
     cfg.shapes.small = {"tokens": 64, "supervised": 8, "visual": 8, "groups": ((1, 8, 1, 2),)}
   small, large = settings.step_shapes(cfg.shapes, 3)

@@ -12,6 +12,7 @@ from hulu_jax.core import sharding
 from hulu_jax.core import tree
 from hulu_jax.models import presets
 from hulu_jax.training import build as build_lib
+from hulu_jax.training import recipe
 
 FILES = (Path(__file__).parents[2] / "experiments").glob("*.py")
 EXPERIMENTS = sorted(p.stem for p in FILES if p.stem != "__init__")
@@ -25,9 +26,9 @@ def load(experiment: str):
 
 
 def cases():
-  """(experiment, its argument): an experiment that takes a size is traced with every preset."""
+  """(experiment, its argument): an experiment that takes a size is traced with every size."""
   for name in EXPERIMENTS:
-    sizes = presets.PRESETS if inspect.signature(load(name).get_config).parameters else [None]
+    sizes = recipe.SIZES if inspect.signature(load(name).get_config).parameters else [None]
     yield from ((name, size) for size in sizes)
 
 
@@ -51,25 +52,29 @@ def check(cfg, mesh):
       assert places(new) == places(state)
       assert metrics["loss"].shape == metrics["grad_norm"].shape == ()
       assert metrics["loss_by_dataset"].shape == (len(cfg.data.mixture),)
+  trains = set(tree.names(state.trainable))
+  dtypes = {True: jnp.dtype(cfg.dtypes.params), False: jnp.dtype(cfg.dtypes.frozen)}
   where = jax.tree.leaves(sharding.shardings(program.specs, mesh))
   held = places(tree.merge(state.trainable, state.frozen))
   for (path, spec), at in zip(jax.tree.leaves_with_path(program.specs), where, strict=True):
     # One device has nothing to shard.
     where_it_is = at.spec if mesh.size > 1 else jax.P()
-    assert held[tree.path_name(path)] == (spec.shape, jnp.float32, where_it_is)
+    name = tree.path_name(path)
+    assert held[name] == (spec.shape, dtypes[name in trains], where_it_is)
 
 
 @pytest.mark.parametrize(("experiment", "size"), list(cases()))
 def test_an_experiment_traces_as_it_is_written(experiment, size):
   cfg = load(experiment).get_config() if size is None else load(experiment).get_config(size)
-  assert size in (None, cfg.model)
+  assert size is None or cfg.model == recipe.SIZES[size].model
   check(cfg, sharding.abstract_mesh(cfg.mesh))
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 @pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "tiny"])
 def test_every_large_preset_traces_on_256_chips(preset, mesh):
-  cfg = load("finetune").get_config(preset)
+  size = next(size for size, own in recipe.SIZES.items() if own.model == preset)
+  cfg = load("finetune_vqa").get_config(f"{size},full")
   cfg.rows = CHIPS
   mesh = sharding.abstract_mesh(mesh)
   assert mesh.size == CHIPS
@@ -78,7 +83,7 @@ def test_every_large_preset_traces_on_256_chips(preset, mesh):
 
 def test_a_slot_of_a_large_preset_holds_its_largest_picture_and_no_more():
   """Splash attends densely inside a slot; a picture of one token a patch takes the whole budget."""
-  cfg = load("finetune").get_config("hulu-7b")
+  cfg = load("finetune_vqa").get_config("7b")
   shapes = build_lib.step_shapes(cfg.shapes, cfg.rows)
   assert len(shapes) == 3
   largest = {

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from experiments import finetune
+from experiments import finetune_vqa
 import hulu_jax
 from hulu_jax.training import loop
 
@@ -53,7 +53,7 @@ def root_of_data(tmp_path_factory):
 
 
 def test_from_files_to_answers(root_of_data, tmp_path):
-  cfg = finetune.get_config("tiny")
+  cfg = finetune_vqa.get_config("tiny,full")
   with cfg.unlocked():
     cfg.steps, cfg.report_every, cfg.optimizer.warmup = 4, 1, 0.5
     cfg.mesh.data, cfg.rows, cfg.data.lookahead = 8, 8, 2

@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments import finetune
+from experiments import finetune_vqa
 import hulu_jax
 from hulu_jax import peft
 from hulu_jax.cli import main
@@ -168,14 +168,19 @@ def test_what_adapters_keep_frozen_cannot_train_in_full():
 def test_flags_of_an_experiment_say_it(capsys, tmp_path, root, monkeypatch):
   monkeypatch.chdir(root)
   flags = [f"--config.peft={LORA | {'rank': 0}}", "--config.trainable="]
-  command = ["train", "--config=experiments/finetune.py:tiny", f"--workdir={tmp_path}", *flags]
+  command = [
+    "train",
+    "--config=experiments/finetune_vqa.py:tiny,full",
+    f"--workdir={tmp_path}",
+    *flags,
+  ]
   assert main.main(command) == 2
   assert "peft.rank = 0; expected a whole number" in capsys.readouterr().err
 
 
 def test_lora_on_the_7b_decoder_traces_on_256_chips():
   """Every linear layer at rank 64: 161,480,704 parameters train, and two moments for each."""
-  cfg = finetune.get_config("hulu-7b")
+  cfg = finetune_vqa.get_config("7b,full")
   every = "decoder/layers/(q|k|v|o|gate|up|down)"
   with cfg.unlocked():
     cfg.trainable, cfg.peft = "", ConfigDict(LORA | {"rank": 64, "targets": every})
