@@ -169,17 +169,20 @@ def load(
   mesh: Mapping[str, int] | None = None,
   seed: int = 0,
   adapters: str | Path | None = None,
+  ema: bool = False,
 ) -> Model:
   """Loads a run folder of `hulu train`, a Hugging Face folder, or a preset with random weights.
 
   tokenizer: file or folder; needed where the source has none.  dtype: of parameters of a Hugging
   Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device.  seed:
   of a preset's weights.  adapters: a Hugging Face PEFT folder (LoRA) for this model; a run folder's
-  own come with it, merged where others are given.
+  own come with it, merged where others are given.  ema: of a run folder the moving average of what
+  trained, in place of the last values.
 
   Raises:
     FileNotFoundError: neither a folder of these kinds nor a preset.
-    ValueError: weights or adapters that do not fit the architecture; all of them are listed.
+    ValueError: weights or adapters that do not fit the architecture, all of them listed; no average
+      where one is asked for.
   """
   path = Path(source)
   where = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)
@@ -187,7 +190,9 @@ def load(
   if checkpoint.is_run(path):
     config, policy = checkpoint.read_description(path)
     read = checkpoint.load_params if adapters is None else checkpoint.load_plain
-    params = read(path, hulu.specs(config), where)
+    params = read(path, hulu.specs(config), where, ema=ema)
+  elif ema:
+    raise ValueError(f"ema=True: {source} is no run folder, so it holds no average")
   elif (path / "config.json").is_file():
     config = weights_load.read_config(path)
     policy = hf_read.policy(path, policy)
