@@ -1,4 +1,4 @@
-"""What `import hulu_jax` offers: `load` a model, ask it, look at its logits, `save` it."""
+"""What `import hulu_jax` offers: `load` a model, ask it, look at what it computes, `save` it."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -23,7 +23,9 @@ from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.data.vision import Policy
 from hulu_jax.inference import generate as generate_lib
 from hulu_jax.inference import prompts as prompts_lib
+from hulu_jax.inference import visual
 from hulu_jax.inference.sample import Sampling
+from hulu_jax.inference.visual import VisualTokens
 from hulu_jax.kernels import choice
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
@@ -105,6 +107,24 @@ class Model:
     out = np.asarray(found)[here].view(Logits)
     out.tokens, out.lengths = np.asarray(batch.tokens)[here], lengths
     return out
+
+  def visual_tokens(self, medium: Mapping[str, Any]) -> VisualTokens:
+    """What of one picture, volume or clip reaches the decoder: features, and where they come from.
+
+    medium: a content item as in the record format, e.g. {"type": "volume", "path": "ct.nii.gz"}.
+    Each new size is compiled anew.
+
+    Raises:
+      BadRecord: a medium that cannot be read.
+      ValueError: a model that lies on several devices.
+    """
+    if self.mesh.size > 1:
+      raise ValueError(f"visual_tokens takes a model on one device; this lies on {self.mesh.size}")
+    builder = Builder(tokenizer=self._tokenizer(), policy=self.policy, root=None)
+    with jax.set_mesh(self.mesh):
+      return visual.tokens(
+        self.params, builder.read(medium), self.policy, self.config, self.compute
+      )
 
   def _examples(self, conversations: Sequence[Messages], *, generate: bool) -> list[Example]:
     if not conversations or isinstance(conversations[0], Mapping):
