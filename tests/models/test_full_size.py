@@ -26,10 +26,15 @@ def load(experiment: str):
 
 
 def cases():
-  """(experiment, its argument): an experiment that takes a size is traced with every size."""
+  """(experiment, its argument): an experiment that takes a size is traced with every size.
+
+  In the suite's budget are all sizes of one experiment and one size of all.
+  """
   for name in EXPERIMENTS:
     sizes = recipe.SIZES if inspect.signature(load(name).get_config).parameters else [None]
-    yield from ((name, size) for size in sizes)
+    for size in sizes:
+      quick = name == "finetune_vqa" or size in (None, "7b")
+      yield pytest.param(name, size, marks=() if quick else pytest.mark.slow)
 
 
 def places(state):
