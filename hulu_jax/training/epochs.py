@@ -91,4 +91,9 @@ def _changes(view: ConfigDict, name: str, words: Tokenizer) -> Mapping[str, Any]
     view.data.lookahead,
     view.data.patience,
   )
+  if not steps:
+    raise ValueError(
+      f"stage {name!r}: no record of data.mixture fits a step shape: make one of `shapes` larger, "
+      "or let records be cut (data.cut)"
+    )
   return {"steps": steps, "mixture": tuple(ConfigDict(entry) for entry in mixture)}

@@ -73,7 +73,7 @@ def train(
   """
   cfg = epochs.counted(cfg, workdir)
   stages = stages_lib.plan(cfg)
-  programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
+  programs = build_lib.of_stages(stages, jax.default_backend())
   adapters = programs[0].adapters
   if adapters is not None and len(stages) > 1:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What backward recomputes changes no gradient: every named policy, in the encoder and the decoder."""
+"""What backward recomputes changes no gradient: every named policy, in encoder and decoder."""
 
 import dataclasses
 
