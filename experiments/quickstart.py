@@ -14,7 +14,7 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
-  # How long: steps, or epochs of the mixture; the other is None.
+  # How long: epochs of the mixture where that is not None, else steps.
   c.steps = ml_collections.config_dict.placeholder(int)
   c.epochs = ml_collections.config_dict.placeholder(int)
   c.steps = 2500

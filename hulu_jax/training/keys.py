@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import difflib
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -35,8 +36,15 @@ _OBJECTS: Mapping[str, Any] = {
 }
 
 
+# Whole numbers that count something.
+_COUNTS = (
+  *("accumulate", "rows", "report_every", "checkpoint.every", "checkpoint.keep"),
+  *("data.lookahead", "data.threads", "data.prefetch"),
+)
+
+
 def check(cfg: ConfigDict) -> None:
-  """Raises where keys are missing, or unknown where no others are understood.
+  """Raises where keys are missing, unknown where no others are understood, or nothing is counted.
 
   Raises:
     ValueError: all of them, with what may have been meant.
@@ -44,6 +52,13 @@ def check(cfg: ConfigDict) -> None:
   wrong = list(_problems(cfg))
   if wrong:
     raise ValueError(f"the experiment {'; '.join(wrong)}")
+  for key in _COUNTS:
+    group, _, name = key.rpartition(".")
+    found = (cfg[group] if group else cfg)[name]
+    if found < 1:
+      raise ValueError(f"{key} = {found}; expected 1 or more")
+  if not 0.0 <= cfg.z_loss < math.inf:
+    raise ValueError(f"z_loss = {cfg.z_loss}; expected 0, which adds none, or a factor above")
 
 
 def _problems(cfg: ConfigDict) -> Iterator[str]:

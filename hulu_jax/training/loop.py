@@ -17,6 +17,7 @@ from hulu_jax.data import stored_lengths
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.training import build as build_lib
+from hulu_jax.training import epochs
 from hulu_jax.training import inputs
 from hulu_jax.training import metrics as metrics_lib
 from hulu_jax.training import processes
@@ -71,8 +72,9 @@ def train(
     ValueError: an experiment, a mesh, data or a checkpoint that do not fit each other; data that
       end too early.
   """
+  cfg = epochs.counted(cfg, workdir)
   stages = stages_lib.plan(cfg)
-  programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
+  programs = build_lib.of_stages(stages, jax.default_backend())
   adapters = programs[0].adapters
   if adapters is not None and len(stages) > 1:
     raise ValueError(

@@ -84,7 +84,7 @@ def base(size: str) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = SIZES[size].model
-  # How long: steps, or epochs of the mixture; the other is None.
+  # How long: epochs of the mixture where that is not None, else steps.
   c.steps = config_dict.placeholder(int)
   c.epochs = config_dict.placeholder(int)
   c.steps = 1000

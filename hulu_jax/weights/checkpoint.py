@@ -211,5 +211,5 @@ def check_shapes(steps: Path, step: int, expected: Any) -> None:
     if there.get(name) != here.get(name):
       raise ValueError(
         f"checkpoint {steps / str(step)} is of another architecture: {name} is "
-        f"{there.get(name)} there, {here.get(name)} in the model"
+        f"{there.get(name)} there, {here.get(name)} in the model: set `model` as it was made"
       )
