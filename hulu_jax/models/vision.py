@@ -112,9 +112,11 @@ def layer(
 ) -> jax.Array:
   """One pre-norm block.  x: [batch, seq, embed]; angles: [batch, seq, head_dim / 2]."""
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
-  q, k, v = (einsum("nte,ehd->nthd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
+  q, k, v = (
+    scan.projected(einsum("nte,ehd->nthd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype)) for n in "qkv"
+  )
   a = attend(rope.rotate(q, angles), rope.rotate(k, angles), v)
-  x = x + einsum("nthd,hde->nte", a, w["o"]) + w["o_bias"].astype(x.dtype)
+  x = x + scan.projected(einsum("nthd,hde->nte", a, w["o"])) + w["o_bias"].astype(x.dtype)
   h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
   h = jax.nn.gelu(einsum("nte,em->ntm", h, w["up"]) + w["up_bias"].astype(h.dtype))
   return x + einsum("ntm,me->nte", h, w["down"]) + w["down_bias"].astype(x.dtype)
@@ -200,8 +202,23 @@ def _encode(w: P.Params, groups: tuple[Group, ...], c: VisionConfig, compute: Co
   embedded = [embed_patches(w["patch"], _flat(p), c, compute) for p, _, _ in groups]
   x = jnp.concatenate(embedded, axis=1)
   places = jnp.concatenate([_flat(hw) for _, _, hw in groups], axis=1)
+  return through_layers(w, x, places, tuple(own for _, own, _ in groups), c, compute)
+
+
+def through_layers(
+  w: P.Params,
+  x: jax.Array,
+  places: jax.Array,
+  segments: tuple[jax.Array, ...],
+  c: VisionConfig,
+  compute: Compute,
+) -> jax.Array:
+  """Embedded patches to features before the last norm, both [batch, patches, embed].
+
+  places: int [batch, patches, 2], row and column; segments[g]: int [batch, slots, size]: the
+  patches of x are those of all slots of all groups, one after another.
+  """
   angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
-  segments = tuple(own for _, own, _ in groups)
 
   def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return attention.in_slots(q, k, v, segments, compute.kernels.encoder_attention)

@@ -1,8 +1,7 @@
 """From an experiment's config to the pure parts of a run: shapes, parameters, init and step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
-import re
 from typing import Any
 
 import jax
@@ -24,8 +23,14 @@ from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+from hulu_jax.training import keeping
 from hulu_jax.training import optimizer as optimizer_lib
+from hulu_jax.training import selection
 from hulu_jax.training import step as step_lib
+from hulu_jax.training import weighting
+from hulu_jax.training.keeping import Dtypes
+from hulu_jax.training.keeping import Keeping
+from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 
 
@@ -58,13 +63,16 @@ class Program:
     Raises:
       ValueError: which parameter or key, and into how many parts it would fall.
     """
-    sharding_lib.shardings(self.specs, mesh)
+    try:
+      sharding_lib.shardings(self.specs, mesh)
+    except ValueError as error:
+      raise ValueError(f"mesh = {dict(mesh.shape)}: {error}; choose an axis that does") from error
     fewest = sharding_lib.fewest_rows(mesh)
     rows = self.shapes[0].rows
     if rows % (fewest * self.accumulate):
       raise ValueError(
         f"rows = {rows}; this mesh needs a multiple of {fewest}, times accumulate = "
-        f"{self.accumulate}"
+        f"{self.accumulate}: {fewest * self.accumulate} or a multiple of it"
       )
     ways = sharding_lib.context_ways(mesh)
     for shape in self.shapes if ways > 1 else ():
@@ -87,41 +95,41 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   """
   config = presets.get(cfg.model)
   media = policy(cfg.policy)
-  if media.patch != config.vision.patch:
-    raise ValueError(f"policy.patch = {media.patch}, {cfg.model} has {config.vision.patch}")
   shapes = step_shapes(cfg.shapes, cfg.rows)
-  longest = max(shape.tokens for shape in shapes)
-  if longest > config.decoder.max_positions:
-    raise ValueError(
-      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
-      f"{cfg.model}"
-    )
+  _check_media(cfg.model, config, media, shapes)
   base = hulu.specs(config)
   adapters = peft.named(cfg.peft.to_dict()) if cfg.peft else None
   specs = base if adapters is None else adapters.specs(base)
-  trains = _trains(cfg.trainable, base, adapters)
-  compute = Compute(
-    dtype=jnp.dtype(cfg.compute.dtype),
-    vision_pass=cfg.compute.vision_pass,
-    loss_chunk=cfg.compute.loss_chunk,
-    vision_remat=cfg.compute.vision_remat,
-    decoder_remat=cfg.compute.decoder_remat,
-    kernels=choice.resolve(cfg.compute.kernels.to_dict(), platform),
-  )
+  trains = selection.pattern(cfg.trainable, base, adapters)
+  compute = _compute(cfg.compute, platform)
+  _check_chunks(shapes, compute.loss_chunk)
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
+  selection.check_rates(rates, trains, specs)
   transform = optimizer_lib.make(rates, cfg.steps)
+  keep = Keeping(dtypes=Dtypes(**cfg.dtypes.to_dict()), ema=cfg.ema, seed=cfg.seed)
+  weigh = weighting.make(cfg.loss_weighting, weighting.factors(cfg.data.mixture))
 
   def state(params: P.Params, step: int) -> TrainState:
     if adapters is not None:
       params = adapters.add(jax.random.key(cfg.seed), params, base)
     trainable, frozen = tree.partition(params, trains)
-    opt = transform.init(trainable)
-    return TrainState(jnp.asarray(step, jnp.int32), trainable, frozen, opt)
+    return TrainState(
+      step=jnp.asarray(step, jnp.int32),
+      trainable=keeping.nearest(trainable, keep.dtypes.params),
+      frozen=keeping.nearest(frozen, keep.dtypes.frozen),
+      opt=keeping.nearest(transform.init(trainable), keep.dtypes.moments),
+      ema=None if keep.ema is None else keeping.wide(trainable),
+    )
 
   def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
     merges = tuple(g.merge for g in shape.groups)
     loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
-    return step_lib.make_train_step(loss, transform, cfg.accumulate)
+    own = step_lib.make_train_step(loss, transform, cfg.accumulate, keep)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, step_lib.Metrics]:
+      return own(state, weigh(batch))
+
+    return train_step
 
   return Program(
     config=config,
@@ -148,28 +156,55 @@ def _check_dealt(shape: StepShape, ways: int) -> None:
       )
 
 
-def _trains(wanted: str, base: P.Specs, adapters: peft.Adapters | None) -> str:
-  """The pattern of what trains: `wanted`, and beside it the adapters where there are any.
+def of_stages(stages: Sequence[Stage], platform: str) -> list[Program]:
+  """The program of every stage, in order.
 
   Raises:
-    ValueError: `wanted` matches nothing, or a weight that an adapter is there to keep frozen.
+    ValueError: as `build`; it names the stage where there are several.
   """
-  if adapters is None:
-    tree.partition(base, wanted)
-    return wanted
-  own = adapters.pattern(base)
-  if not wanted:
-    return own
-  specs = adapters.specs(base)
-  tree.partition(specs, wanted)
-  adapted = set(tree.names(specs)) - set(tree.names(base))
-  frozen = [n for n in sorted(adapted) if re.fullmatch(wanted, n) and not re.fullmatch(own, n)]
-  if frozen:
+  found = []
+  for stage in stages:
+    try:
+      found.append(build(stage.cfg, platform=platform))
+    except ValueError as error:
+      where = f"stage {stage.name!r}: " if len(stages) > 1 else ""
+      raise ValueError(f"{where}{error}") from error
+  return found
+
+
+def _compute(cfg: ConfigDict, platform: str) -> Compute:
+  if cfg.dtype not in keeping.DTYPES:
+    raise ValueError(f"compute.dtype = {cfg.dtype!r}; there are: {', '.join(keeping.DTYPES)}")
+  return Compute(
+    dtype=jnp.dtype(cfg.dtype),
+    vision_pass=cfg.vision_pass,
+    loss_chunk=cfg.loss_chunk,
+    vision_remat=cfg.vision_remat,
+    decoder_remat=cfg.decoder_remat,
+    kernels=choice.resolve(cfg.kernels.to_dict(), platform),
+  )
+
+
+def _check_media(
+  model: str, config: HuluConfig, media: Policy, shapes: Sequence[StepShape]
+) -> None:
+  if media.patch != config.vision.patch:
+    raise ValueError(f"policy.patch = {media.patch}, {model} has {config.vision.patch}")
+  longest = max(shape.tokens for shape in shapes)
+  if longest > config.decoder.max_positions:
     raise ValueError(
-      f"trainable = {wanted!r} matches {', '.join(frozen)}, which adapters keep frozen; beside "
-      "config.peft it names only what trains in full, and trainable = '' is the adapters alone"
+      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
+      f"{model}: make `shapes` shorter"
     )
-  return f"{own}|{wanted}"
+
+
+def _check_chunks(shapes: Sequence[StepShape], chunk: int | None) -> None:
+  for shape in shapes:
+    if chunk is not None and shape.supervised > chunk and shape.supervised % chunk:
+      raise ValueError(
+        f"compute.loss_chunk = {chunk} does not divide the {shape.supervised} supervised positions "
+        "of a shape: choose one that does, or None"
+      )
 
 
 def policy(cfg: ConfigDict) -> Policy:
