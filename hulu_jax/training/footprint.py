@@ -35,8 +35,8 @@ class Footprint:
   """Bytes on one chip.
 
   weights: all parameters; moments: what else the state holds; batch: as it arrives; gradients: of
-  what trains, twice where microbatches add up; cast: the weights in the compute dtype; saved: what
-  backward keeps of forward; working: of the layer or the head that backward is in.
+  what trains, and their sums where there are microbatches; cast: the weights in the compute dtype;
+  saved: what backward keeps of forward; working: of the layer or the head that backward is in.
   """
 
   weights: float
@@ -70,6 +70,8 @@ def estimate(program: Program, shape: int, mesh: jax.sharding.AbstractMesh) -> F
     batch = program.abstract_batch(shape, sharding.batch_sharding(mesh))
     weights = held((state.trainable, state.frozen), mesh)
     trains = held(state.trainable, mesh)
+    # Microbatches add up in float32.
+    sums = held(jax.tree.map(lambda x: x.update(dtype=jnp.float32), state.trainable), mesh)
     rows = program.shapes[shape].rows // program.accumulate
     micro = jax.tree.map(lambda x: x.update(shape=(rows, *x.shape[1:])), batch)
     saved, working = _deepest(
@@ -79,7 +81,7 @@ def estimate(program: Program, shape: int, mesh: jax.sharding.AbstractMesh) -> F
     weights=weights,
     moments=held(state, mesh) - weights,
     batch=held(batch, mesh),
-    gradients=trains * (1 if program.accumulate == 1 else 2),
+    gradients=trains + (0 if program.accumulate == 1 else sums),
     cast=_cast(state, program.compute, mesh),
     saved=saved,
     working=working,
