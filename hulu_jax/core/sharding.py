@@ -10,6 +10,8 @@ from jax.sharding import AxisType
 from hulu_jax.core import platform
 from hulu_jax.core import tree
 
+Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
+
 # Neighbouring devices differ in `tensor`, which talks most, then in `context`.
 MESH_AXES = ("data", "fsdp", "context", "tensor")
 
@@ -127,11 +129,12 @@ def spec(axes: tuple[str | None, ...]) -> jax.P | None:
   return _translate(axes, mesh)
 
 
-def ways(axis: str) -> int:
-  """Into how many parts the current mesh splits a logical axis."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if spec((axis,)) is None:
-    return 1
+def ways(axis: str, mesh: Mesh | None = None) -> int:
+  """Into how many parts a mesh splits a logical axis; None: the current one, if it is explicit."""
+  if mesh is None:
+    mesh = jax.sharding.get_abstract_mesh()
+    if spec((axis,)) is None:
+      return 1
   return _parts(mesh, RULES[axis])
 
 
@@ -168,7 +171,7 @@ def _translate(
   return jax.P(*(g[0] if len(g) == 1 else g or None for g in real))
 
 
-def _parts(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh, mesh_axes: Any) -> int:
+def _parts(mesh: Mesh, mesh_axes: Any) -> int:
   return math.prod(mesh.shape.get(name, 1) for name in _tuple(mesh_axes))
 
 
@@ -178,7 +181,7 @@ def _tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
   return (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
 
 
-def shardings(specs: Any, mesh: jax.sharding.Mesh) -> Any:
+def shardings(specs: Any, mesh: Mesh) -> Any:
   """Anything with `.shape` and `.axes` at its leaves to NamedShardings, same structure.
 
   Raises:
@@ -208,7 +211,7 @@ def concrete(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
   return jax.tree.map(one, shapes)
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+def batch_sharding(mesh: Mesh) -> jax.NamedSharding:
   """How every leaf of a batch lies: rows over the data axes, the rest whole.
 
   So it is under `context` too: the step cuts its own share out of a row (`core.context`).
@@ -216,19 +219,25 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
   return jax.NamedSharding(mesh, _translate(("batch",), mesh))
 
 
-def fewest_rows(mesh: jax.sharding.Mesh) -> int:
+def fewest_rows(mesh: Mesh) -> int:
   """Rows of the smallest batch."""
   return batch_ways(mesh)
 
 
-def context_ways(mesh: jax.sharding.Mesh) -> int:
+def context_ways(mesh: Mesh) -> int:
   """Into how many parts every row is split."""
-  return _parts(mesh, RULES["seq"])
+  return ways("seq", mesh)
 
 
-def batch_ways(mesh: jax.sharding.Mesh) -> int:
+def batch_ways(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
-  return _parts(mesh, RULES["batch"])
+  return ways("batch", mesh)
+
+
+def parts(where: Any, mesh: Mesh) -> int:
+  """Into how many parts `mesh` splits an array; where: its sharding, or None where it has none."""
+  axes = () if where is None else where.spec
+  return math.prod(_parts(mesh, entry) for entry in axes)
 
 
 def data_shards(mesh: jax.sharding.Mesh) -> tuple[int, int]:
