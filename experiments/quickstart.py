@@ -103,5 +103,7 @@ def get_config():
   c.shapes = {
     "all": {"tokens": 120, "supervised": 36, "visual": 24, "groups": ((1, 96, 1, 2),)},
   }
-  c.checkpoint = {"every": 500, "keep": 2}
+  c.checkpoint = {"every": 500, "keep": 2, "strict": False}
+  # Of the older steps those that this divides stay too.
+  c.checkpoint.keep_every = ml_collections.config_dict.placeholder(int)
   return c

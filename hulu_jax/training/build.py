@@ -33,6 +33,8 @@ from hulu_jax.training.keeping import Keeping
 from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 
+Step = Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
@@ -40,7 +42,7 @@ class Program:
 
   shapes: the lightest first, all with the same rows.  base: of the model as published; specs: of
   what runs, which differ where `adapters` are.  state: (parameters of `base`, steps done) ->
-  TrainState; steps: one per shape, (state, batch) -> (state, metrics).
+  TrainState; losses and steps: one per shape, a step being (state, batch) -> (state, metrics).
   """
 
   config: HuluConfig
@@ -49,15 +51,17 @@ class Program:
   base: P.Specs
   adapters: peft.Adapters | None
   specs: P.Specs
+  compute: Compute
   accumulate: int
   state: Callable[[P.Params, int], TrainState]
-  steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
+  losses: tuple[step_lib.LossFn, ...]
+  steps: tuple[Step, ...]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
     return self.state(P.initialize(key, self.base), 0)
 
-  def check(self, mesh: jax.sharding.Mesh) -> None:
+  def check(self, mesh: sharding_lib.Mesh) -> None:
     """Raises where the mesh does not divide the parameters or the batch.
 
     Raises:
@@ -118,15 +122,19 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
       ema=None if keep.ema is None else keeping.wide(trainable),
     )
 
-  def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
+  def loss(shape: StepShape) -> step_lib.LossFn:
     merges = tuple(g.merge for g in shape.groups)
-    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
+    return step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
+
+  def step(loss: step_lib.LossFn) -> Step:
     own = step_lib.make_train_step(loss, transform, cfg.accumulate, keep)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, step_lib.Metrics]:
       return own(state, weigh(batch))
 
     return train_step
+
+  losses = tuple(loss(shape) for shape in shapes)
 
   return Program(
     config=config,
@@ -135,9 +143,11 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     base=base,
     adapters=adapters,
     specs=specs,
+    compute=compute,
     accumulate=cfg.accumulate,
     state=state,
-    steps=tuple(step(shape) for shape in shapes),
+    losses=losses,
+    steps=tuple(step(own) for own in losses),
   )
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from hulu_jax.data.vision import Policy
 from hulu_jax.models.scan import Compute
+from hulu_jax.training import checkpoint
 from hulu_jax.training import optimizer
 from hulu_jax.training.keeping import Dtypes
 
@@ -20,7 +21,6 @@ _TOP = (
 )
 # Groups that are read key by key; they may hold more, as the whole experiment may.
 _READ: Mapping[str, Sequence[str]] = {
-  "checkpoint": ("every", "keep"),
   "data": (
     *("cache", "cache_bytes", "cut", "lookahead", "max_bad", "mixture", "patience", "prefetch"),
     *("root", "threads", "timeout"),
@@ -28,6 +28,7 @@ _READ: Mapping[str, Sequence[str]] = {
 }
 # Groups that are one object each: what has no field there is a mistake.
 _OBJECTS: Mapping[str, Any] = {
+  "checkpoint": checkpoint.Settings,
   "compute": Compute,
   "dtypes": Dtypes,
   "optimizer": optimizer.Settings,

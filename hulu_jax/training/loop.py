@@ -26,6 +26,7 @@ from hulu_jax.training import start
 from hulu_jax.training import tokenizers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
+from hulu_jax.training.checkpoint import Settings
 from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
@@ -91,7 +92,7 @@ def train(
   with (
     jax.set_mesh(mesh),
     _writing(workdir) as writer,
-    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=adapters) as checkpoints,
+    Checkpoints(workdir, Settings(**cfg.checkpoint.to_dict()), adapters) as checkpoints,
   ):
     run = _Run(workdir, mesh, words, checkpoints, writer, report, watch)
     latest, state = checkpoints.latest or 0, None
@@ -123,6 +124,7 @@ def _steps(
     if packed is None:
       break
     run.watch(step, packed)
+    checkpoints.check()
     state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
     if pending:
       finish(*pending)  # one step late, so that the device never waits for the host

@@ -124,7 +124,9 @@ def base(size: str) -> ml_collections.ConfigDict:
   c.data = _data(c)
   c.rows = 256
   c.shapes = _SHAPES
-  c.checkpoint = {"every": 200, "keep": 3}
+  c.checkpoint = {"every": 200, "keep": 3, "strict": False}
+  # Of the older steps those that this divides stay too.
+  c.checkpoint.keep_every = config_dict.placeholder(int)
   if size in _SMALL:
     _shrink(c)
   if size == "smoke":

@@ -24,7 +24,9 @@ def at_root(root, monkeypatch):
 
 
 def test_unknown_command(capsys):
-  assert "no command 'trian'; there are: convert, data, evaluate" in refused(capsys, "trian")
+  assert "no command 'trian'; there are: checkpoint, convert, data, evaluate" in refused(
+    capsys, "trian"
+  )
 
 
 def test_help_lists_the_commands_and_the_notice(capsys):
