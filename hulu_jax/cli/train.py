@@ -1,12 +1,9 @@
 """`hulu train`: runs an experiment file to its last step, or goes on from where it stopped."""
 
 import contextlib
-import dataclasses
-import importlib.metadata
 import json
 from pathlib import Path
 import sys
-import time
 import traceback
 from typing import NamedTuple
 
@@ -16,13 +13,9 @@ from ml_collections import ConfigDict
 from ml_collections import config_flags
 
 from hulu_jax.cli import _progress
-from hulu_jax.core import memory
-from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.kernels import choice
-from hulu_jax.models import hulu
-from hulu_jax.models import presets
 from hulu_jax.training import loop
 from hulu_jax.training import processes
 from hulu_jax.training import stages
@@ -36,8 +29,7 @@ _EXAMPLE = (
   "  --coordinator  HOST:PORT of the first process, with --processes and --process (from 0): one\n"
   "                 run over several processes, started alike on each; `auto` asks the cluster"
 )
-_RUN, _RECORDS = "run.json", "records.jsonl"
-_PACKAGES = ("hulu_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_RECORDS = "records.jsonl"
 
 
 class _Arguments(NamedTuple):
@@ -115,7 +107,7 @@ def _refuse(error: Exception) -> int:
 
 
 def _train(args: _Arguments) -> None:
-  cfg, started = args.config, time.monotonic()
+  cfg = args.config
   steps = stages.plan(cfg)[-1].last
   kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
   if processes.is_first():
@@ -134,8 +126,6 @@ def _train(args: _Arguments) -> None:
         _list_records(args.workdir / processes.own_file(_RECORDS), step, packed)
 
     loop.train(cfg, args.workdir, report, watch)
-  if processes.is_first():
-    _record(cfg, kernels, args.workdir, time.monotonic() - started)
 
 
 def _list_records(path: Path, step: int, packed: Packed) -> None:
@@ -143,22 +133,3 @@ def _list_records(path: Path, step: int, packed: Packed) -> None:
   line = {"step": step, "shape": packed.shape, "rows": packed.ids}
   with path.open("a") as file:
     file.write(json.dumps(line) + "\n")
-
-
-def _record(cfg: ConfigDict, kernels: choice.Kernels, workdir: Path, seconds: float) -> None:
-  """Writes what ran into `run.json`; the seconds of a resumed run add up."""
-  path = workdir / _RUN
-  before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
-  run = {
-    "config": json.loads(cfg.to_json_best_effort()),
-    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "parameters": P.count(hulu.specs(presets.get(cfg.model))),
-    "kernels": dataclasses.asdict(kernels),
-    "devices": [d.device_kind for d in jax.devices()],
-    "steps": stages.plan(cfg)[-1].last,
-    "seconds": before + seconds,
-    "peak_memory_mb": memory.peak() / 2**20,
-  }
-  whole = path.with_suffix(".tmp")  # a kill in the middle must not leave half a file
-  whole.write_text(json.dumps(run, indent=2) + "\n")
-  whole.replace(path)

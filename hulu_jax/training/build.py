@@ -44,6 +44,7 @@ class Program:
   base: P.Specs
   adapters: peft.Adapters | None
   specs: P.Specs
+  compute: Compute
   accumulate: int
   state: Callable[[P.Params, int], TrainState]
   steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
@@ -127,6 +128,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     base=base,
     adapters=adapters,
     specs=specs,
+    compute=compute,
     accumulate=cfg.accumulate,
     state=state,
     steps=tuple(step(shape) for shape in shapes),

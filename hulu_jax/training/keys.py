@@ -15,6 +15,8 @@ _TOP = (
   *("accumulate", "checkpoint", "compute", "data", "init_from", "mesh", "model", "optimizer"),
   *("peft", "policy", "report_every", "rows", "seed", "shapes", "stages", "steps", "tokenizer"),
   *("trainable", "z_loss"),
+  # What a run tells of itself: see docs/metrics.md.
+  *("evaluation", "peak_flops", "profile", "trackers"),
 )
 # Groups that are read key by key; they may hold more, as the whole experiment may.
 _READ: Mapping[str, Sequence[str]] = {

@@ -86,6 +86,13 @@ def base(size: str) -> ml_collections.ConfigDict:
   c.model = SIZES[size].model
   c.steps = 1000
   c.report_every = 10
+  # None, or {"every": steps, "limit": records, "new_tokens": of an answer, "mixture": (...)}.
+  c.evaluation = config_dict.placeholder(ml_collections.ConfigDict)
+  c.trackers = ("tensorboard",)
+  # Operations a second of one device, where `hulu_jax/core/chips.py` does not have it.
+  c.peak_flops = config_dict.placeholder(float)
+  # None, or {"first": step, "steps": how many}.
+  c.profile = config_dict.placeholder(ml_collections.ConfigDict)
   c.stages = ()
   c.init_from = config_dict.placeholder(str)
   c.tokenizer = config_dict.placeholder(str)

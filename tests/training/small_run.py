@@ -39,6 +39,8 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   kind, folder = kind_and_folder.split("@")
   c = ml_collections.ConfigDict()
   c.seed, c.model, c.steps, c.report_every = 3, "tiny", STEPS, 1
+  c.evaluation = c.profile = c.peak_flops = None
+  c.trackers = ("tensorboard",)
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = folder
