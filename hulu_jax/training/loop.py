@@ -84,7 +84,6 @@ def train(
   """
   stages = stages_lib.plan(cfg)
   trackers.check(cfg.trackers)
-  profile.check(cfg.profile)
   programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
   adapters = programs[0].adapters
   if adapters is not None and len(stages) > 1:

@@ -7,24 +7,13 @@ import jax
 from ml_collections import ConfigDict
 
 FOLDER = "profile"
-_KEYS = ("first", "steps")
-
-
-def check(cfg: ConfigDict | None) -> None:
-  """Raises ValueError unless `cfg.profile` is None or says which steps, by name."""
-  if cfg is None:
-    return
-  if sorted(cfg) != sorted(_KEYS):
-    raise ValueError(f"profile has {', '.join(sorted(cfg))}; expected {', '.join(_KEYS)}, or None")
-  for key in _KEYS:
-    if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < 1:
-      raise ValueError(f"profile.{key} = {cfg[key]!r}; expected a whole number from 1")
 
 
 class Window:
   """Profiles `cfg.steps` steps from step `cfg.first` into `workdir/profile`; all processes do.
 
-  cfg: of `check`, None: no step.  A run that begins inside the window profiles what is left of it.
+  cfg: {"first", "steps"}, from 1, None: no step.  A run that begins inside the window profiles what
+  is left of it.
   """
 
   def __init__(self, cfg: ConfigDict | None, workdir: Path):

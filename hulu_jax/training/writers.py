@@ -1,6 +1,7 @@
 """Everything that the first process of a run writes of it beside checkpoints."""
 
 from collections.abc import Callable, Mapping
+import json
 from pathlib import Path
 import time
 from typing import Any
@@ -42,7 +43,7 @@ class Writers:
     """A stage begins or goes on.  fingerprint: of its data, see `data.fingerprint`."""
     self._file.stage(stage, program, mesh, fingerprint)
     if self._trackers is None:
-      config = self._cfg.to_dict()
+      config = json.loads(self._cfg.to_json_best_effort())
       self._trackers = Trackers(self._cfg.trackers, Run(self._workdir, self._file.id, config))
 
   def write(self, told: Report) -> None:
