@@ -46,6 +46,8 @@ def get_config(size_and_method="7b,lora"):
   c.trainable = _TRAINABLE[method]
   if method == "lora":
     c.peft = ml_collections.ConfigDict(_LORA)
+    # As the weights were released: nothing is lost, and one GPU of 80 GB holds 7B with room.
+    c.dtypes.frozen = "bfloat16"
     recipe.rates(c, size, vision=0.0, projector=1e-5, decoder=2e-4)
   elif method == "frozen":
     recipe.rates(c, size, vision=0.0, projector=1e-5, decoder=1e-5)

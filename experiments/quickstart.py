@@ -14,6 +14,9 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
+  # How long: steps, or epochs of the mixture; the other is None.
+  c.steps = ml_collections.config_dict.placeholder(int)
+  c.epochs = ml_collections.config_dict.placeholder(int)
   c.steps = 2500
   c.report_every = 20
   # None, or {"every": steps, "limit": records, "new_tokens": of an answer, "mixture": (...)}.
@@ -42,9 +45,15 @@ def get_config():
   c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   c.z_loss = 0.0
   c.accumulate = 1
+  # "token", "sample" or "dataset": what counts alike in the loss.
+  c.loss_weighting = "token"
+  # Decay of an average of the parameters; None keeps none.
+  c.ema = ml_collections.config_dict.placeholder(float)
+  # What is kept between steps; "bfloat16" of params and moments is rounded by chance.
+  c.dtypes = {"params": "float32", "frozen": "float32", "moments": "float32"}
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
-    "warmup": 40,
+    "warmup": 0.016,
     "decay_start": 0.3,
     "final": 0.01,
     "b1": 0.9,

@@ -1,4 +1,4 @@
-"""What `import hulu_jax` offers: `load` a model, ask it, look at its logits, `save` it."""
+"""What `import hulu_jax` offers: `load` a model, ask it, look at what it computes, `save` it."""
 
 from collections.abc import Mapping, Sequence
 import dataclasses
@@ -23,7 +23,9 @@ from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.data.vision import Policy
 from hulu_jax.inference import generate as generate_lib
 from hulu_jax.inference import prompts as prompts_lib
+from hulu_jax.inference import visual
 from hulu_jax.inference.sample import Sampling
+from hulu_jax.inference.visual import VisualTokens
 from hulu_jax.kernels import choice
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
@@ -106,6 +108,24 @@ class Model:
     out.tokens, out.lengths = np.asarray(batch.tokens)[here], lengths
     return out
 
+  def visual_tokens(self, medium: Mapping[str, Any]) -> VisualTokens:
+    """What of one picture, volume or clip reaches the decoder: features, and where they come from.
+
+    medium: a content item as in the record format, e.g. {"type": "volume", "path": "ct.nii.gz"}.
+    Each new size is compiled anew.
+
+    Raises:
+      BadRecord: a medium that cannot be read.
+      ValueError: a model that lies on several devices.
+    """
+    if self.mesh.size > 1:
+      raise ValueError(f"visual_tokens takes a model on one device; this lies on {self.mesh.size}")
+    builder = Builder(tokenizer=self._tokenizer(), policy=self.policy, root=None)
+    with jax.set_mesh(self.mesh):
+      return visual.tokens(
+        self.params, builder.read(medium), self.policy, self.config, self.compute
+      )
+
   def _examples(self, conversations: Sequence[Messages], *, generate: bool) -> list[Example]:
     if not conversations or isinstance(conversations[0], Mapping):
       raise ValueError("expected a list of conversations, each a list of messages")
@@ -149,17 +169,20 @@ def load(
   mesh: Mapping[str, int] | None = None,
   seed: int = 0,
   adapters: str | Path | None = None,
+  ema: bool = False,
 ) -> Model:
   """Loads a run folder of `hulu train`, a Hugging Face folder, or a preset with random weights.
 
   tokenizer: file or folder; needed where the source has none.  dtype: of parameters of a Hugging
   Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device.  seed:
   of a preset's weights.  adapters: a Hugging Face PEFT folder (LoRA) for this model; a run folder's
-  own come with it, merged where others are given.
+  own come with it, merged where others are given.  ema: of a run folder the moving average of what
+  trained, in place of the last values.
 
   Raises:
     FileNotFoundError: neither a folder of these kinds nor a preset.
-    ValueError: weights or adapters that do not fit the architecture; all of them are listed.
+    ValueError: weights or adapters that do not fit the architecture, all of them listed; no average
+      where one is asked for.
   """
   path = Path(source)
   where = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)
@@ -167,7 +190,9 @@ def load(
   if checkpoint.is_run(path):
     config, policy = checkpoint.read_description(path)
     read = checkpoint.load_params if adapters is None else checkpoint.load_plain
-    params = read(path, hulu.specs(config), where)
+    params = read(path, hulu.specs(config), where, ema=ema)
+  elif ema:
+    raise ValueError(f"ema=True: {source} is no run folder, so it holds no average")
   elif (path / "config.json").is_file():
     config = weights_load.read_config(path)
     policy = hf_read.policy(path, policy)

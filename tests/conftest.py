@@ -1,12 +1,20 @@
 """What every test stands on: eight emulated CPU devices, small meshes, a small tokenizer."""
 
+import atexit
 import os
 from pathlib import Path
+import shutil
+import tempfile
 from typing import Any
 
 # Before JAX is imported, and for the processes that tests start: compiling is most of the suite's
 # time, and tests compare values, not speed.  The quick start runs as it is compiled for users.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# The workers of a session, and the processes they start, compile many programs alike: each once.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="hulu-tests-")
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+  atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 from absl import flags
 from hypothesis import HealthCheck

@@ -37,11 +37,13 @@ class Found(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """dtype: of the computation; tolerance: largest difference over the largest logit."""
+  """dtype: of the computation; tolerance: largest difference over the largest logit; ema: whether
+  of a run its average was converted."""
 
   tokenizer: Path | None
   dtype: str
   tolerance: float
+  ema: bool
 
 
 def compare(source: Path, target: Path, check: Check) -> bool:
@@ -53,7 +55,8 @@ def compare(source: Path, target: Path, check: Check) -> bool:
   theirs, ours = _sides(source, target)
   words = check.tokenizer or next((p for p in (target, source) if p.is_dir()), None)
   print(f"verify in {check.dtype}: hulu_jax on {ours.name}, the other side on {theirs.name}")
-  model = api.load(ours, tokenizer=words, dtype=check.dtype)
+  average = check.ema and ours == source
+  model = api.load(ours, tokenizer=words, dtype=check.dtype, ema=average)
   print(f"{'modality':<10}{'max error':>12}{'largest':>12}{'of it':>12}{'greedy':>10}")
   fine = True
   for name, found in _compared(model, theirs, check):

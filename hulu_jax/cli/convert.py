@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--tokenizer", type=Path, help="file or folder, where SRC has none")
   parser.add_argument("--revision", help="commit, tag or branch on the hub")
   parser.add_argument("--shard-size", default="5GB", help="most bytes of a file, e.g. 500MB")
+  parser.add_argument("--ema", action="store_true", help="of a run, the average of its weights")
   parser.add_argument("--force", action="store_true", help="replace the checkpoint at DST")
   parser.add_argument("--licence", default="", help="of the weights, for the model card")
   parser.add_argument("--base", default="", help="model it was made from, for the card")
@@ -85,7 +86,7 @@ def _convert(args: argparse.Namespace) -> None:
   with atomic.scratch(args.target) as scratch:
     paths = [args.source, *added]
     with assemble.opened(
-      paths, vision.HULUMED, fresh=fresh, seed=args.seed, scratch=scratch
+      paths, vision.HULUMED, fresh=fresh, seed=args.seed, ema=args.ema, scratch=scratch
     ) as model:
       order = convert.Order(
         layout=args.to,
@@ -159,7 +160,7 @@ def _verify(args: argparse.Namespace) -> bool:
   coarse = "float32" if args.dtype in (None, "float32") else "bfloat16"
   usual = max(_convert_verify.TOLERANCE[kind] for kind in (coarse, args.verify_dtype))
   tolerance = usual if args.tolerance is None else args.tolerance
-  check = _convert_verify.Check(args.tokenizer, args.verify_dtype, tolerance)
+  check = _convert_verify.Check(args.tokenizer, args.verify_dtype, tolerance, args.ema)
   # A model in parts is opened whole at DST alone: there both readers must agree.
   source = args.target if args.add or args.fresh else args.source
   return _convert_verify.compare(source, args.target, check)

@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--benchmark", required=True, help=", ".join(plugins.names(_BENCHMARKS)))
   parser.add_argument("--n", type=int, default=300, help="questions per task (default 300)")
   parser.add_argument("--seed", type=int, default=2026, help="of the test set (default 2026)")
+  parser.add_argument("--ema", action="store_true", help="ask the average of the weights")
   args = parser.parse_args(argv)
   platform.narrow()
   try:
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
   started = time.monotonic()
   benchmark = plugins.load(_BENCHMARKS, args.benchmark)
-  model = api.load(args.workdir)
+  model = api.load(args.workdir, ema=args.ema)
 
   def generate(prompts: list[Any]) -> list[str]:
     parts = [prompts[i : i + _BATCH] for i in range(0, len(prompts), _BATCH)]
@@ -54,6 +55,7 @@ def _evaluate(args: argparse.Namespace) -> int:
   run = json.loads((args.workdir / "run.json").read_text())
   result |= {
     "test_seed": args.seed,
+    "ema": args.ema,
     "seed": run["config"]["seed"],
     "steps": run["steps"],
     "seconds": run["seconds"] + time.monotonic() - started,

@@ -18,8 +18,9 @@ from hulu_jax.data.schema import Ref
 # What an entry of a mixture says beside its dataset's own fields: which file of data/datasets/, how
 # often, in random order or not, and what its metrics are called.
 _NEEDED = ("name", "weight", "shuffle", "label")
-# Which records of it, None for all; and how often each of them, None for ever.
-_OPTIONAL = ("kinds", "epochs")
+# Which records of it, None for all; how often each of them, None for ever; and what one of its
+# losses counts beside those of others, None for 1 (see `training.weighting`).
+_OPTIONAL = ("kinds", "epochs", "loss_weight")
 # Positions whose records are known for a while, between their planning and their building.
 _REMEMBERED = 4096
 
@@ -59,6 +60,9 @@ def check(mixture: Sequence[Mapping[str, Any]]) -> None:
       raise ValueError(f"{said}: shuffle = {entry['shuffle']!r}; expected True or False")
     if epochs is not None and not (isinstance(epochs, int) and _is_number(epochs) and epochs > 0):
       raise ValueError(f"{said}: epochs = {epochs!r}; expected 1 or more, or None for ever")
+    counts = entry.get("loss_weight")
+    if counts is not None and not (_is_number(counts) and 0 < counts < math.inf):
+      raise ValueError(f"{said}: loss_weight = {counts!r}; expected a number above 0 (None: 1)")
     if entry.get("kinds") is not None:
       kinds_lib.check(entry["kinds"], said)
 

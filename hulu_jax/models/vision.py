@@ -199,8 +199,23 @@ def _encode(w: P.Params, groups: tuple[Group, ...], c: VisionConfig, compute: Co
   embedded = [embed_patches(w["patch"], _flat(p), c, compute) for p, _, _ in groups]
   x = jnp.concatenate(embedded, axis=1)
   places = jnp.concatenate([_flat(hw) for _, _, hw in groups], axis=1)
+  return through_layers(w, x, places, tuple(own for _, own, _ in groups), c, compute)
+
+
+def through_layers(
+  w: P.Params,
+  x: jax.Array,
+  places: jax.Array,
+  segments: tuple[jax.Array, ...],
+  c: VisionConfig,
+  compute: Compute,
+) -> jax.Array:
+  """Embedded patches to features before the last norm, both [batch, patches, embed].
+
+  places: int [batch, patches, 2], row and column; segments[g]: int [batch, slots, size]: the
+  patches of x are those of all slots of all groups, one after another.
+  """
   angles = rope.grid_angles(places, c.head_dim, c.rope_theta)
-  segments = tuple(own for _, own, _ in groups)
 
   def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return attention.in_slots(q, k, v, segments, compute.kernels.encoder_attention)

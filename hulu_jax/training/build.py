@@ -24,8 +24,12 @@ from hulu_jax.models import hulu
 from hulu_jax.models import presets
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+from hulu_jax.training import keeping
 from hulu_jax.training import optimizer as optimizer_lib
 from hulu_jax.training import step as step_lib
+from hulu_jax.training import weighting
+from hulu_jax.training.keeping import Dtypes
+from hulu_jax.training.keeping import Keeping
 from hulu_jax.training.state import TrainState
 
 
@@ -98,28 +102,33 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   adapters = peft.named(cfg.peft.to_dict()) if cfg.peft else None
   specs = base if adapters is None else adapters.specs(base)
   trains = _trains(cfg.trainable, base, adapters)
-  compute = Compute(
-    dtype=jnp.dtype(cfg.compute.dtype),
-    vision_pass=cfg.compute.vision_pass,
-    loss_chunk=cfg.compute.loss_chunk,
-    vision_remat=cfg.compute.vision_remat,
-    decoder_remat=cfg.compute.decoder_remat,
-    kernels=choice.resolve(cfg.compute.kernels.to_dict(), platform),
-  )
+  compute = _compute(cfg.compute, platform)
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
   transform = optimizer_lib.make(rates, cfg.steps)
+  keep = Keeping(dtypes=Dtypes(**cfg.dtypes.to_dict()), ema=cfg.ema, seed=cfg.seed)
+  weigh = weighting.make(cfg.loss_weighting, weighting.factors(cfg.data.mixture))
 
   def state(params: P.Params, step: int) -> TrainState:
     if adapters is not None:
       params = adapters.add(jax.random.key(cfg.seed), params, base)
     trainable, frozen = tree.partition(params, trains)
-    opt = transform.init(trainable)
-    return TrainState(jnp.asarray(step, jnp.int32), trainable, frozen, opt)
+    return TrainState(
+      step=jnp.asarray(step, jnp.int32),
+      trainable=keeping.nearest(trainable, keep.dtypes.params),
+      frozen=keeping.nearest(frozen, keep.dtypes.frozen),
+      opt=keeping.nearest(transform.init(trainable), keep.dtypes.moments),
+      ema=None if keep.ema is None else keeping.wide(trainable),
+    )
 
   def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
     merges = tuple(g.merge for g in shape.groups)
     loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
-    return step_lib.make_train_step(loss, transform, cfg.accumulate)
+    own = step_lib.make_train_step(loss, transform, cfg.accumulate, keep)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, step_lib.Metrics]:
+      return own(state, weigh(batch))
+
+    return train_step
 
   return Program(
     config=config,
@@ -132,6 +141,19 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     accumulate=cfg.accumulate,
     state=state,
     steps=tuple(step(shape) for shape in shapes),
+  )
+
+
+def _compute(cfg: ConfigDict, platform: str) -> Compute:
+  if cfg.dtype not in keeping.DTYPES:
+    raise ValueError(f"compute.dtype = {cfg.dtype!r}; there are: {', '.join(keeping.DTYPES)}")
+  return Compute(
+    dtype=jnp.dtype(cfg.dtype),
+    vision_pass=cfg.vision_pass,
+    loss_chunk=cfg.loss_chunk,
+    vision_remat=cfg.vision_remat,
+    decoder_remat=cfg.decoder_remat,
+    kernels=choice.resolve(cfg.kernels.to_dict(), platform),
   )
 
 

@@ -1,6 +1,7 @@
 """Saving and restoring a run: parameters, optimizer and data iterator together, by Orbax.
 
-A step holds {"step", "params", "opt"} and the iterator's state, one file per process.  Parameters
+A step holds {"step", "params", "opt"}, "ema" where the run keeps an average, and the iterator's
+state, one file per process.  Parameters
 are stored whole, whatever part of them trains, so that a reader (`weights.checkpoint`) needs the
 architecture and nothing else.  With adapters the steps hold what trains, and the rest, which may be
 a thousand times as much, is stored once beside them.
@@ -74,8 +75,8 @@ class Checkpoints:
     shard: (number, of how many) that `data` reads, whatever it was when the step was saved.
 
     Raises:
-      ValueError: a checkpoint of another architecture or with other adapters, or data that are not
-        those of the run.
+      ValueError: a checkpoint of another architecture, with other adapters, or of a run that
+        trained other parameters or kept another average; or data that are not those of the run.
     """
     before = stored.read_adapters(self._workdir)
     if before != self._adapters:
@@ -83,6 +84,7 @@ class Checkpoints:
     expected = self._stored(like)
     steps = stored.folder(self._workdir)
     stored.check_shapes(steps, step, tree.merge(like.trainable, like.frozen))
+    _check_kept(stored.held(steps / str(step) / "state"), expected, self._workdir)
     # The data first: they are quickly refused.
     places = self._manager.restore(step, args=ocp.args.Composite(data=_RestoreData()))["data"]
     data.set_state(states.pick(places, shard))
@@ -99,18 +101,35 @@ class Checkpoints:
       trainable=_only(like.trainable, trainable),
       frozen=_only(like.frozen, frozen),
       opt=got["opt"],
+      ema=got.get(stored.AVERAGE),
     )
 
   def _stored(self, state: TrainState) -> dict[str, Any]:
     whole = self._adapters is None
     params = tree.merge(state.trainable, state.frozen) if whole else state.trainable
-    return {"step": state.step, "params": params, "opt": state.opt}
+    kept = {"step": state.step, "params": params, "opt": state.opt}
+    return kept if state.ema is None else kept | {stored.AVERAGE: state.ema}
 
   def _save_base(self, frozen: Any) -> None:
     """Returns when it is stored: no step may be there without it."""
     with ocp.StandardCheckpointer() as writer:
       # What is there was left by a run that was killed before its first step was saved.
       writer.save(stored.base_folder(self._workdir), {"params": frozen}, force=True)
+
+
+def _check_kept(there: set[str], expected: dict[str, Any], workdir: Path) -> None:
+  """Raises where a step's moments or average are not those of this experiment's parameters."""
+  here = {tree.path_name(path) for path, _ in jax.tree.leaves_with_path(expected)}
+  for part, key in (("opt", "trainable"), (stored.AVERAGE, "ema")):
+    prefix = f"{part}/"
+    more = sorted(n for n in there - here if n.startswith(prefix))
+    less = sorted(n for n in here - there if n.startswith(prefix))
+    if more or less:
+      said = f"has {more[0]}" if more else f"has no {less[0]}"
+      raise ValueError(
+        f"the checkpoint in {workdir} {said}, unlike this experiment: set {key} as it was, or "
+        "begin another run from its weights (init_from)"
+      )
 
 
 def _only(like: Any, params: Any) -> Any:

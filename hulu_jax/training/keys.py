@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 from hulu_jax.data.vision import Policy
 from hulu_jax.models.scan import Compute
 from hulu_jax.training import optimizer
+from hulu_jax.training.keeping import Dtypes
 
 _TOP = (
-  *("accumulate", "checkpoint", "compute", "data", "init_from", "mesh", "model", "optimizer"),
-  *("peft", "policy", "report_every", "rows", "seed", "shapes", "stages", "steps", "tokenizer"),
-  *("trainable", "z_loss"),
+  *("accumulate", "checkpoint", "compute", "data", "dtypes", "ema", "epochs", "init_from"),
+  *("loss_weighting", "mesh", "model", "optimizer", "peft", "policy", "report_every", "rows"),
+  *("seed", "shapes", "stages", "steps", "tokenizer", "trainable", "z_loss"),
   # What a run tells of itself: see docs/metrics.md.
   *("evaluation", "peak_flops", "profile", "trackers"),
 )
@@ -34,6 +35,7 @@ _OPTIONAL: Mapping[str, Sequence[str]] = {
 # Groups that are one object each: what has no field there is a mistake.
 _OBJECTS: Mapping[str, Any] = {
   "compute": Compute,
+  "dtypes": Dtypes,
   "optimizer": optimizer.Settings,
   "policy": Policy,
 }

@@ -84,6 +84,9 @@ def base(size: str) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = SIZES[size].model
+  # How long: steps, or epochs of the mixture; the other is None.
+  c.steps = config_dict.placeholder(int)
+  c.epochs = config_dict.placeholder(int)
   c.steps = 1000
   c.report_every = 10
   # None, or {"every": steps, "limit": records, "new_tokens": of an answer, "mixture": (...)}.
@@ -113,6 +116,12 @@ def base(size: str) -> ml_collections.ConfigDict:
   c.trainable = ".*"
   c.z_loss = 0.0
   c.accumulate = 1
+  # "token", "sample" or "dataset": what counts alike in the loss.
+  c.loss_weighting = "token"
+  # Decay of an average of the parameters; None keeps none.
+  c.ema = config_dict.placeholder(float)
+  # What is kept between steps; "bfloat16" of params and moments is rounded by chance.
+  c.dtypes = {"params": "float32", "frozen": "float32", "moments": "float32"}
   c.peft = config_dict.placeholder(ml_collections.ConfigDict)
   c.optimizer = _optimizer()
   c.policy = _policy()
@@ -135,7 +144,7 @@ def _optimizer() -> dict[str, Any]:
   the second on; clipping at 1 is what its trainer's default says."""
   return {
     "learning_rates": {"vision": 2e-6, "projector": 1e-5, "decoder": 1e-5},
-    "warmup": 30,
+    "warmup": 0.03,
     "decay_start": 0.0,
     "final": 0.0,
     "b1": 0.9,
@@ -197,7 +206,7 @@ def _shrink(c: ml_collections.ConfigDict) -> None:
 def _smoke(c: ml_collections.ConfigDict) -> None:
   """To a minute over text, pictures, volumes and clips that need no files of the user's."""
   c.steps, c.checkpoint.every = 40, 20
-  c.optimizer.warmup = 4
+  c.optimizer.warmup = 0.1
   c.data.threads = 1
   c.data.mixture = tuple(
     ml_collections.ConfigDict(

@@ -15,7 +15,9 @@ from hulu_jax.models import decoder
 from hulu_jax.models import hulu
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
+from hulu_jax.training import keeping
 from hulu_jax.training import losses
+from hulu_jax.training.keeping import Keeping
 from hulu_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -63,21 +65,33 @@ def make_loss(
 
 
 def make_train_step(
-  loss_fn: LossFn, optimizer: optax.GradientTransformation, accumulate: int
+  loss_fn: LossFn,
+  optimizer: optax.GradientTransformation,
+  accumulate: int,
+  keep: Keeping = keeping.PLAIN,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
   """The step; only `trainable` is differentiated, so a frozen part costs no weight gradients.
 
   accumulate: microbatches that a batch's rows are dealt into, one after the other; sums of losses,
   weights and gradients are added up and divided once, so their number does not change the step.
+  keep: how parameters and moments are kept until the next step; what happens here is float32.
   """
   gradient = _whole(loss_fn) if accumulate == 1 else _dealt(loss_fn, accumulate)
 
   def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     (loss, sums), grads = gradient(state.trainable, state.frozen, batch)
-    updates, opt = optimizer.update(grads, state.opt, state.trainable)
+    grads, params = keeping.wide(grads), keeping.wide(state.trainable)
+    updates, opt = optimizer.update(grads, keeping.wide(state.opt), params)
     metrics = {"loss": loss, **norms(grads), **sums}
-    trainable = optax.apply_updates(state.trainable, updates)
-    return dataclasses.replace(state, step=state.step + 1, trainable=trainable, opt=opt), metrics
+    trainable = keep.params(optax.apply_updates(params, updates), state.step)
+    new = dataclasses.replace(
+      state,
+      step=state.step + 1,
+      trainable=trainable,
+      opt=keep.moments(opt, state.step),
+      ema=keep.average(state.ema, trainable),
+    )
+    return new, metrics
 
   return train_step
 
@@ -91,7 +105,7 @@ def _whole(loss_fn: LossFn) -> _Gradient:
 
   def mean(trainable: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
     loss, sums = loss_fn(trainable, frozen, batch)
-    return loss / jnp.maximum(sums["weight"], 1.0), sums
+    return loss / _divisor(sums["weight"]), sums
 
   return jax.value_and_grad(mean, has_aux=True)
 
@@ -107,13 +121,18 @@ def _dealt(loss_fn: LossFn, accumulate: int) -> _Gradient:
     micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
     like, _ = jax.eval_shape(grad, trainable, frozen, jax.tree.map(lambda x: x[0], micros))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    ((loss, sums), grads), _ = jax.lax.scan(
-      add, (nothing, jax.tree.map(jnp.zeros_like, trainable)), micros
-    )
-    weight = jnp.maximum(sums["weight"], 1.0)
+    # Float32 sums, whatever a microbatch's gradients are.
+    no_grads = jax.tree.map(jnp.zeros_like, keeping.wide(trainable))
+    ((loss, sums), grads), _ = jax.lax.scan(add, (nothing, no_grads), micros)
+    weight = _divisor(sums["weight"])
     return (loss / weight, sums), jax.tree.map(lambda g: g / weight, grads)
 
   return gradient
+
+
+def _divisor(weight: jax.Array) -> jax.Array:
+  """What a sum of losses is divided by: its weight, and 1 where nothing was supervised."""
+  return jnp.where(weight > 0.0, weight, 1.0)
 
 
 def norms(grads: Any) -> Metrics:

@@ -58,21 +58,25 @@ def opened(
   *,
   fresh: Sequence[str] = (),
   seed: int = 0,
+  ema: bool = False,
   scratch: pathlib.Path,
 ) -> Iterator[Model]:
   """The model that `paths` hold: a part that several have comes from the last of them.
 
-  usual: how media are shown where no file says; fresh: parts that are drawn anew from `seed`;
-  scratch: a folder with room for what .bin files hold.
+  usual: how media are shown where no file says; fresh: parts that are drawn anew from `seed`; ema:
+  of a run, the moving average of what trained in place of the last values; scratch: a folder with
+  room for what .bin files hold.
 
   Raises:
     ValueError: parts that nothing holds; tensors that do not fit, all of them.
   """
   if len(paths) == 1 and checkpoint.is_run(paths[0]):
     config, policy = checkpoint.read_description(paths[0])
-    run = sources.Run(paths[0], config)
+    run = sources.Run(paths[0], config, ema=ema)
     yield Model(config=config, policy=policy, source=run, layout="hulu_jax", notes=[])
     return
+  if ema:
+    raise ValueError("--ema: only a run folder of hulu_jax, converted alone, holds an average")
   if unknown := sorted(set(fresh) - set(MAY_BE_FRESH)):
     raise ValueError(f"--fresh={','.join(unknown)}; expected some of {', '.join(MAY_BE_FRESH)}")
   with contextlib.ExitStack() as stack:

@@ -19,6 +19,8 @@ from hulu_jax.models.config import DecoderConfig
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.config import VisionConfig
 
+# Where a step keeps the moving average of what trains, beside "params".
+AVERAGE = "ema"
 _DESCRIPTION, _PEFT = "model.json", "peft"
 
 
@@ -69,16 +71,23 @@ def read_adapters(workdir: Path) -> peft.Adapters | None:
   return peft.named(found[_PEFT]) if _PEFT in found else None
 
 
-def load_params(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Params:
+def load_params(
+  workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh, *, ema: bool = False
+) -> P.Params:
   """The parameters of the newest step, without the optimizer, placed on `mesh`.
 
   specs: of the model as published; the result has the run's adapters in it where it has any.
+  ema: the moving average of what trained, in place of the last values.
 
   Raises:
     FileNotFoundError: no checkpoint there.
-    ValueError: a checkpoint of another architecture.
+    ValueError: a checkpoint of another architecture, or without an average that is asked for.
   """
   trained, wanted = _trained(workdir, specs, mesh)
+  if ema:
+    state = newest(workdir)
+    check_average(state)
+    trained = tree.merge(_restore(state, wanted, AVERAGE), trained)
   if read_adapters(workdir) is None:
     return trained
   return tree.merge(trained, _restore(base_folder(workdir), wanted))
@@ -97,10 +106,18 @@ def _trained(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> tuple[An
   return _restore(state, wanted), wanted
 
 
-def load_plain(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Params:
+def load_plain(
+  workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh, *, ema: bool = False
+) -> P.Params:
   """As `load_params`, with adapters merged into the weights that they adapt."""
   with jax.set_mesh(mesh):
-    return jax.jit(linear.plain)(load_params(workdir, specs, mesh))
+    return jax.jit(linear.plain)(load_params(workdir, specs, mesh, ema=ema))
+
+
+def check_average(state: Path) -> None:
+  """Raises ValueError for a step, as `newest` names it, of a run that kept no average."""
+  if not any(name.startswith(f"{AVERAGE}/") for name in held(state)):
+    raise ValueError(f"{state.parent} holds no average: the run was trained with ema = None")
 
 
 def newest(workdir: Path) -> Path:
@@ -112,24 +129,30 @@ def newest(workdir: Path) -> Path:
   return steps / str(max(found)) / "state"
 
 
-def _restore(part: Path, wanted: Any) -> Any:
-  """The parameters that a stored tree holds, as the leaves of `wanted` say; None for the others."""
-  there = _shapes(part)
-  held = tree.map_named(lambda name, like: like if name in there else None, wanted)
-  item = {"params": held}
+def _restore(part: Path, wanted: Any, key: str = "params") -> Any:
+  """What a stored tree holds under `key`, as the leaves of `wanted` say; None for the others."""
+  there = _shapes(part, key)
+  here = tree.map_named(lambda name, like: like if name in there else None, wanted)
+  item = {key: here}
   args = ocp.args.PyTreeRestore(
     item=item,
     restore_args=ocp.checkpoint_utils.construct_restore_args(item),
     partial_restore=True,
   )
   with ocp.PyTreeCheckpointer() as reader:
-    return reader.restore(part, args=args)["params"]
+    return reader.restore(part, args=args)[key]
 
 
-def _shapes(part: Path) -> dict[str, tuple[int, ...]]:
-  """By path, what a stored tree declares of its parameters."""
-  declared = ocp.PyTreeCheckpointHandler().metadata(epath.Path(part)).tree["params"]
+def _shapes(part: Path, key: str = "params") -> dict[str, tuple[int, ...]]:
+  """By path, what a stored tree declares under `key`."""
+  declared = ocp.PyTreeCheckpointHandler().metadata(epath.Path(part)).tree[key]
   return {tree.path_name(path): tuple(m.shape) for path, m in jax.tree.leaves_with_path(declared)}
+
+
+def held(part: Path) -> set[str]:
+  """The paths of all leaves that a stored tree declares."""
+  declared = ocp.PyTreeCheckpointHandler().metadata(epath.Path(part)).tree
+  return set(tree.names(declared))
 
 
 def check_shapes(steps: Path, step: int, expected: Any) -> None:

@@ -13,9 +13,9 @@ from hulu_jax.weights.names import Entry
 METADATA = "zarr.json"
 
 
-def folder(path: str) -> str:
-  """The name of a parameter's folder, as Orbax has it."""
-  return ".".join(("params", *path.split("/")))
+def folder(path: str, part: str = "params") -> str:
+  """The name of a parameter's folder, as Orbax has it; part: of what a step holds."""
+  return ".".join((part, *path.split("/")))
 
 
 def file(path: str, entry: Entry, layer: int) -> str:

@@ -132,7 +132,8 @@ class Run:
   tensor there is.
   """
 
-  def __init__(self, workdir: pathlib.Path, config: HuluConfig):
+  def __init__(self, workdir: pathlib.Path, config: HuluConfig, *, ema: bool = False):
+    """ema: where the step holds a leaf's moving average, that in place of its last value."""
     if checkpoint.read_adapters(workdir) is not None:
       raise ValueError(
         f"{workdir} is a run with adapters, which are not converted tensor by tensor: "
@@ -142,6 +143,10 @@ class Run:
     self._state = checkpoint.newest(workdir)
     steps, step = checkpoint.folder(workdir), int(self._state.parent.name)
     checkpoint.check_shapes(steps, step, hulu.specs(config))
+    self._averaged = frozenset[str]()
+    if ema:
+      checkpoint.check_average(self._state)
+      self._averaged = frozenset(checkpoint.held(self._state))
     self._table = names.entries(config, "hulumed")
     raw = json.loads((self._state / "_METADATA").read_text())
     self._driver = "zarr3" if raw["use_zarr3"] else "zarr"
@@ -197,7 +202,8 @@ class Run:
 
   def _leaf(self, path: str) -> ts.TensorStore:
     if path not in self._open:
-      name = f"{chunks.folder(path)}/"
+      averaged = f"{checkpoint.AVERAGE}/{path}" in self._averaged
+      name = f"{chunks.folder(path, checkpoint.AVERAGE if averaged else 'params')}/"
       base = f"{self._state}/"
       inside = {"driver": "ocdbt", "base": f"file://{base}", "path": name}
       plain = {"driver": "file", "path": base + name}

@@ -102,7 +102,7 @@ def get_config(folder):
       {"name": "prepared", "label": "mine", "weight": 1.0, "shuffle": True, "path": folder}
     ),
   )
-  c.policy.max_tokens, c.optimizer.warmup = 200, 1
+  c.policy.max_tokens, c.optimizer.warmup = 200, 0.5
   c.data.cut = False  # prepared without an experiment, so without shapes to cut to
   c.mesh.data, c.steps, c.rows, c.report_every = 8, 2, 8, 1
   groups = ((2, 64, 3, 1), (2, 64, 1, 1), (8, 64, 1, 2), (2, 64, 3, 2))

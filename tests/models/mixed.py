@@ -28,7 +28,7 @@ REMAT = dataclasses.replace(PLAIN, vision_remat="full", decoder_remat="save_atte
 # A gradient can be read off the optimizer's first moment: no clipping, and b1 = 0.5 halves it.
 SETTINGS = optimizer_lib.Settings(
   learning_rates={"vision": 1e-3, "projector": 2e-3, "decoder": 3e-3},
-  warmup=1,
+  warmup=0.1,
   decay_start=0.5,
   final=0.1,
   b1=0.5,

@@ -26,10 +26,15 @@ def load(experiment: str):
 
 
 def cases():
-  """(experiment, its argument): an experiment that takes a size is traced with every size."""
+  """(experiment, its argument): an experiment that takes a size is traced with every size.
+
+  In the suite's budget are all sizes of one experiment and one size of all.
+  """
   for name in EXPERIMENTS:
     sizes = recipe.SIZES if inspect.signature(load(name).get_config).parameters else [None]
-    yield from ((name, size) for size in sizes)
+    for size in sizes:
+      quick = name == "finetune_vqa" or size in (None, "7b")
+      yield pytest.param(name, size, marks=() if quick else pytest.mark.slow)
 
 
 def places(state):
@@ -52,12 +57,15 @@ def check(cfg, mesh):
       assert places(new) == places(state)
       assert metrics["loss"].shape == metrics["grad_norm"].shape == ()
       assert metrics["loss_by_dataset"].shape == (len(cfg.data.mixture),)
+  trains = set(tree.names(state.trainable))
+  dtypes = {True: jnp.dtype(cfg.dtypes.params), False: jnp.dtype(cfg.dtypes.frozen)}
   where = jax.tree.leaves(sharding.shardings(program.specs, mesh))
   held = places(tree.merge(state.trainable, state.frozen))
   for (path, spec), at in zip(jax.tree.leaves_with_path(program.specs), where, strict=True):
     # One device has nothing to shard.
     where_it_is = at.spec if mesh.size > 1 else jax.P()
-    assert held[tree.path_name(path)] == (spec.shape, jnp.float32, where_it_is)
+    name = tree.path_name(path)
+    assert held[name] == (spec.shape, dtypes[name in trains], where_it_is)
 
 
 @pytest.mark.parametrize(("experiment", "size"), list(cases()))

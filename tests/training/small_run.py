@@ -38,9 +38,12 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   """A kind of SHAPES over the data in a folder, on one device."""
   kind, folder = kind_and_folder.split("@")
   c = ml_collections.ConfigDict()
-  c.seed, c.model, c.steps, c.report_every = 3, "tiny", STEPS, 1
   c.evaluation = c.profile = c.peak_flops = None
   c.trackers = ("tensorboard",)
+  c.seed, c.model, c.report_every = 3, "tiny", 1
+  c.steps = ml_collections.config_dict.placeholder(int)
+  c.epochs = ml_collections.config_dict.placeholder(int)
+  c.steps = STEPS
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = folder
@@ -57,9 +60,12 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.trainable, c.peft = ".*", None
   c.z_loss = 0.0
   c.accumulate = 1
+  c.loss_weighting = "token"
+  c.ema = ml_collections.config_dict.placeholder(float)
+  c.dtypes = {"params": "float32", "frozen": "float32", "moments": "float32"}
   c.optimizer = {
     "learning_rates": {"vision": 1e-3, "projector": 1e-3, "decoder": 1e-3},
-    "warmup": 2,
+    "warmup": 0.34,
     "decay_start": 0.5,
     "final": 0.1,
     "b1": 0.9,

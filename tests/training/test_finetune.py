@@ -55,7 +55,7 @@ def root_of_data(tmp_path_factory):
 def test_from_files_to_answers(root_of_data, tmp_path):
   cfg = finetune_vqa.get_config("tiny,full")
   with cfg.unlocked():
-    cfg.steps, cfg.report_every, cfg.optimizer.warmup = 4, 1, 2
+    cfg.steps, cfg.report_every, cfg.optimizer.warmup = 4, 1, 0.5
     cfg.mesh.data, cfg.rows, cfg.data.lookahead = 8, 8, 2
     cfg.data.root, cfg.train_file = str(root_of_data), str(root_of_data / "train.jsonl")
     cfg.data.max_bad = 1.0  # the broken line comes round again and again

@@ -24,7 +24,7 @@ def config(**changes) -> ConfigDict:
   c = quickstart.get_config()
   with c.unlocked():
     c.steps, c.report_every, c.checkpoint.every = STEPS, 1, 3
-    c.rows, c.optimizer.warmup = 8, 2
+    c.rows, c.optimizer.warmup = 8, 0.34
     for entry in c.data.mixture:
       entry["size"] = 400
       entry["pool"] = min(entry["pool"], 12)
@@ -127,7 +127,6 @@ def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):
       {"mesh": {"tensor": 8}},
       "decoder/layers/k: kv_heads = 2 does not divide over mesh",
     ),
-    ({"steps": 2}, "optimizer.warmup = 2 is not below steps = 2"),
     ({"accumulate": 2}, "needs a multiple of 8, times accumulate = 2"),
   ],
 )

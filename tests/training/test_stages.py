@@ -14,7 +14,7 @@ ALIGN = {
   "name": "align",
   "steps": 2,
   "trainable": "(vision|projector)/.*",
-  "optimizer": {"learning_rates": {"projector": 1e-2}, "warmup": 1},
+  "optimizer": {"learning_rates": {"projector": 1e-2}, "warmup": 0.5},
 }
 INSTRUCT = {
   "name": "instruct",
