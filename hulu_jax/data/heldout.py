@@ -112,13 +112,18 @@ def batches(
   """
   for number, shape in enumerate(shapes):
     own = [record.example for record in held.records if record.shape == number]
+    size = shape.rows // shard[1]
+    mine = slice(shard[0] * size, (shard[0] + 1) * size)
     for filled in _filled(own, shape):
-      size = shape.rows // shard[1]
-      packer = packing.Packer(shape._replace(rows=size))
-      for r, examples in enumerate(filled[shard[0] * size : (shard[0] + 1) * size]):
-        for example in examples:
-          assert packer.add_to(r, example)
-      yield number, packer.batch()
+      yield number, _packed(filled[mine], shape._replace(rows=size))
+
+
+def _packed(rows_of: Sequence[Sequence[Example]], shape: StepShape) -> Batch:
+  packer = packing.Packer(shape)
+  for number, examples in enumerate(rows_of):
+    for example in examples:
+      assert packer.add_to(number, example)
+  return packer.batch()
 
 
 def _filled(examples: Sequence[Example], shape: StepShape) -> Iterator[list[list[Example]]]:

@@ -125,7 +125,7 @@ def _steps(
   step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
   write = None if run.writers is None else run.writers.write
   reports = Reports(stage, program, state, run.mesh, write)
-  evaluate = _evaluation(run, stage, program)
+  evaluate = _evaluation(run, stage, program) if int(state.step) < stage.last else None
   if run.writers is not None:
     # Now that there is a state, nothing is refused any more.
     _describe(program, run.words, run.workdir)
@@ -185,8 +185,12 @@ def _writing(
 
 def _evaluation(run: _Run, stage: Stage, program: Program) -> Evaluate | None:
   """What the experiment asks for, if it does."""
-  if stage.cfg.evaluation is None or run.evaluation is None:
+  if stage.cfg.evaluation is None:
     return None
+  if run.evaluation is None:
+    raise ValueError(
+      "config.evaluation asks for one, but `train` was given none to make; see hulu train"
+    )
   return run.evaluation(Setting(stage, program, run.words, run.mesh))
 
 

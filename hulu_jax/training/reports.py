@@ -70,8 +70,10 @@ class Reports:
     if found:
       self._speed.paused()
     due = ended.step % self._stage.cfg.report_every == 0 or ended.step == self._stage.last
-    if self._write is None or not (due or found):
+    if not due and not found:
+      return
+    speed = self._speed.metrics()
+    if self._write is None:
       return
     scalars = metrics_lib.scalars(ended.metrics, self._names) | counts_lib.metrics(counts)
-    speed = self._speed.metrics()
     self._write(Report(self._stage.name, ended.step, {**scalars, **found}, speed))
