@@ -17,6 +17,7 @@ from hulu_jax.cli import _progress
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.kernels import choice
+from hulu_jax.training import epochs
 from hulu_jax.training import loop
 from hulu_jax.training import processes
 from hulu_jax.training import stages
@@ -119,7 +120,7 @@ def _refuse(error: Exception) -> int:
 
 
 def _train(args: _Arguments) -> None:
-  cfg = args.config
+  cfg = epochs.counted(args.config, args.workdir)
   steps = stages.plan(cfg)[-1].last
   kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
   shows = processes.is_first() and not args.quiet

@@ -18,6 +18,7 @@ from hulu_jax.data import stored_lengths
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.training import build as build_lib
+from hulu_jax.training import epochs
 from hulu_jax.training import inputs
 from hulu_jax.training import processes
 from hulu_jax.training import profile
@@ -27,6 +28,7 @@ from hulu_jax.training import tokenizers
 from hulu_jax.training import trackers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
+from hulu_jax.training.checkpoint import Settings
 from hulu_jax.training.reports import Ended
 from hulu_jax.training.reports import Report
 from hulu_jax.training.reports import Reports
@@ -82,9 +84,10 @@ def train(
     ValueError: an experiment, a mesh, data or a checkpoint that do not fit each other; data that
       end too early; a tracker that is not installed.
   """
+  cfg = epochs.counted(cfg, workdir)
   stages = stages_lib.plan(cfg)
   trackers.check(cfg.trackers)
-  programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
+  programs = build_lib.of_stages(stages, jax.default_backend())
   adapters = programs[0].adapters
   if adapters is not None and len(stages) > 1:
     raise ValueError(
@@ -103,7 +106,7 @@ def train(
     jax.set_mesh(mesh),
     _writing(workdir, cfg, report) as writers,
     profile.Window(cfg.profile, workdir) as window,
-    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=adapters) as checkpoints,
+    Checkpoints(workdir, Settings(**cfg.checkpoint.to_dict()), adapters) as checkpoints,
   ):
     run = _Run(workdir, mesh, words, checkpoints, window, writers, watch, evaluation)
     latest, state = checkpoints.latest or 0, None
@@ -138,6 +141,7 @@ def _steps(
     if packed is None:
       break
     run.watch(step, packed)
+    checkpoints.check()
     run.profile.before(step)
     state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
     counts = processes.total(packed.counts, run.mesh)

@@ -24,9 +24,11 @@ STEPS = 6
 TEXT = (80, 24, 8, ())
 PICTURE = (100, 24, 36, ((3, 12, 1, 1),))
 VOLUME = (120, 24, 48, ((3, 12, 1, 1), (4, 16, 1, 2)))
-# Kind of run -> its step shapes.  `plain` has no lengths: each shard packs its own records.
+# Kind of run -> its step shapes.  `plain` has no lengths: each shard packs its own records; `asked`
+# is `planned` with an evaluation.
 SHAPES = {
   "planned": {"picture": PICTURE, "volume": VOLUME},
+  "asked": {"picture": PICTURE, "volume": VOLUME},
   "three": {"text": TEXT, "picture": PICTURE, "volume": VOLUME},
   "plain": {"volume": VOLUME},
 }
@@ -107,7 +109,10 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.rows = 4
   names = ("tokens", "supervised", "visual", "groups")
   c.shapes = {name: dict(zip(names, sizes, strict=True)) for name, sizes in SHAPES[kind].items()}
-  c.checkpoint = {"every": 3, "keep": 4}
+  if kind == "asked":
+    asked = ml_collections.ConfigDict(entry | {"lengths": None, "shuffle": False})
+    c.evaluation = {"every": 3, "limit": 15, "new_tokens": 4, "mixture": (asked,)}
+  c.checkpoint = {"every": 3, "keep": 4, "keep_every": None, "strict": False}
   return c
 
 
@@ -202,10 +207,14 @@ class Run:
       assert code == 0, errors[-3000:]
     return self
 
+  def lines(self) -> dict[int, dict[str, float]]:
+    """What metrics.jsonl says, by step."""
+    lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line for line in map(json.loads, lines)}
+
   def losses(self) -> dict[int, float]:
     """By step, the last time it ran."""
-    lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
-    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+    return {step: line["loss"] for step, line in self.lines().items()}
 
 
 def records(workdir: Path, process: int = 0) -> list[dict]:
