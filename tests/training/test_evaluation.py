@@ -14,6 +14,7 @@ from hulu_jax.training import loop
 from tests.data import test_stats
 from tests.data.test_pipeline import SHAPE
 from tests.training.test_loop import config
+from tests.training.test_told import undocumented
 
 LIMIT, NEW_TOKENS = 10, 6
 
@@ -63,6 +64,7 @@ def test_it_is_due_every_so_many_steps_and_at_the_end(run):
   names = {"loss", "eval/loss", "eval/exact", "eval/loss/text"}
   assert all(names <= scalars.keys() for scalars in seen.values())
   assert seen[3]["eval/loss"] < seen[2]["eval/loss"]
+  assert undocumented(seen[3]) == []
   assert seen[3]["eval/records"] == LIMIT and seen[3]["eval/skipped"] == 0
 
 

@@ -1,6 +1,8 @@
 """What a run tells of itself: speed, trackers, run.json, a profile."""
 
 import json
+from pathlib import Path
+import re
 import subprocess
 
 import jax
@@ -49,6 +51,20 @@ def test_files_say_what_reports_say(run):
     found = {e.step: e.value for e in events.Scalars("loss")}
     assert found[told.step] == pytest.approx(told.scalars["loss"], rel=1e-6)
   assert "loss_by_modality/image" in events.Tags()["scalars"]
+
+
+def undocumented(names):
+  """Those of a run's metrics that the table of docs/metrics.md does not have."""
+  page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+  shown = re.findall(r"`([^`]+)`", page.split("## All metrics")[1])
+  patterns = [re.sub("DATASET|KIND|MODULE|REASON", "[^/]+", name) for name in shown]
+  return [name for name in names if not any(re.fullmatch(p, name) for p in patterns)]
+
+
+def test_every_metric_is_documented(run):
+  _, seen = run
+  names = {name for told in seen for name in {**told.scalars, **told.speed}}
+  assert len(names) > 40 and undocumented(names) == []
 
 
 def test_only_steps_after_another_are_timed(run):
