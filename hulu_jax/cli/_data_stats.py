@@ -166,7 +166,7 @@ def _take(
       before = now
       skipped = {k: v for k, v in packed.info.items() if k.startswith("skipped/")}
       if line is not None:
-        line.update(step, {"fill/tokens": packed.info["fill/tokens"]})
+        line.update(step, {"padding/tokens": packed.info["padding/tokens"]})
   if not found:
     raise ValueError("the mixture ended before its first step: no record of it can be used")
   return found, skipped
