@@ -26,7 +26,7 @@ def get_config(compression="off"):
   # How long: steps, or epochs of the mixture; the other is None.
   c.steps = ml_collections.config_dict.placeholder(int)
   c.epochs = ml_collections.config_dict.placeholder(int)
-  c.steps = 1200
+  c.steps = 800
   c.report_every = 20
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
@@ -54,7 +54,7 @@ def get_config(compression="off"):
   c.dtypes = {"params": "float32", "frozen": "float32", "moments": "float32"}
   c.optimizer = {
     "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
-    "warmup": 0.03,
+    "warmup": 0.05,
     "decay_start": 0.3,
     "final": 0.01,
     "b1": 0.9,
@@ -103,8 +103,8 @@ def get_config(compression="off"):
         "split": "train",
         "shuffle": False,  # the fields grow from first to last
         "seed": c.get_ref("seed"),
-        "size": 17700,
-        "fade": 0.735,
+        "size": 15500,
+        "fade": 0.84,
       },
     ),
     # Neighbours are slices of one scan: the highest quarter of the file numbers is the test.
@@ -120,5 +120,5 @@ def get_config(compression="off"):
   c.shapes = {
     "all": {"tokens": 288, "supervised": 80, "visual": 88, "groups": ((1, 352, 3, 2),)},
   }
-  c.checkpoint = {"every": 400, "keep": 2}
+  c.checkpoint = {"every": 200, "keep": 2}
   return c

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from hulu_jax.data.datasets import bccd_fields
 from hulu_jax.eval import scores
 from hulu_jax.eval import stats
 from hulu_jax.eval.benchmarks import bccd_mednist as benchmark
@@ -26,13 +27,16 @@ def root(tmp_path_factory):
   """Miniatures of both sets in the excerpt's form; of a smear the red says how many platelets."""
   root = tmp_path_factory.mktemp("data")
   smears, pictures = root / benchmark.BCCD, root / benchmark.MEDNIST
-  lines = []
+  lines, boxes = [], {}
   for n in range(SMEARS):
-    picture = np.full((48, 64, 3), (10 * (n % 3), 99, 99), np.uint8)
+    picture = np.full((48, 64, 3), (100 * (n % 3), 99, 99), np.uint8)
     asked = {"plt": "yes" if n % 3 else "no", "nplt": str(n % 3), "nwbc": "1"}
     name, split = f"Smear{n:03}", "val" if n >= 10 else "train"
+    cells = {"Platelets": [[30, 20, 34, 24]] * (n % 3)}
+    boxes[name] = cells if n % 3 else {"WBC": [[10, 10, 30, 30]], "RBC": [[40, 30, 50, 40]]}
     lines += _lines("bccd-" + name, asked, f"images/{name}.png", picture, smears, split)
   _write(smears, lines)
+  (smears / "boxes.json").write_text(json.dumps(boxes))
   lines = []
   for name, (grey, modality, kind) in CLASSES.items():
     letter = next(letter for letter, said in LETTERS.items() if said == kind)
@@ -64,9 +68,15 @@ def looks(prompts):
   for prompt in prompts:
     item, question = prompt[0]["content"]
     pixels = item["frames"][0] if "frames" in item else np.asarray(Image.open(item["path"]))
-    number = min(int(pixels[0, 0, 0]) // 10, 2) if pixels.ndim == 3 and pixels.shape[2] == 3 else 0
+    number = round(int(pixels[0, 0, 0]) / 100) if pixels.ndim == 3 and pixels.shape[2] == 3 else 0
     nearest = min(CLASSES.values(), key=lambda row: abs(int(pixels.flat[0]) - row[0]))
-    said = {"plt?": "yes" if number else "no", "nplt?": str(number), "mod?": nearest[1]}
+    presence = "yes" if number else "no"
+    said = {
+      "plt?": presence,
+      bccd_fields.PRESENCE: presence,
+      "nplt?": str(number),
+      "mod?": nearest[1],
+    }
     answers.append(" " + said.get(question["text"], nearest[2]).upper())
   return answers
 
@@ -75,6 +85,7 @@ def test_who_looks_keeps_every_promise(root):
   result = benchmark.run(looks, seed=1, n=300, root=root)
   assert benchmark.verdict(result) == []
   assert {task: row["n"] for task, row in result["tasks"].items()} == {
+    "field": 300,
     "platelet": SMEARS - 10,
     "platelets": SMEARS - 10,
     "modality": UNSEEN,
@@ -84,7 +95,7 @@ def test_who_looks_keeps_every_promise(root):
     assert row["accuracy"] == 1
     assert (row["low"], row["high"]) == stats.wilson(row["n"], row["n"])
     assert all(row[control]["high"] < row["low"] for control in scores.CONTROLS)
-  # A grey of 128 is nearest to 90, an X-ray, and its red to two platelets.
+  # A grey of 128 is nearest to 90, an X-ray, and its red to one platelet.
   assert result["tasks"]["modality"]["blank"]["accuracy"] == pytest.approx(1 / 3)
   assert result["tasks"]["platelet"]["blank"]["accuracy"] == pytest.approx(2 / 3, abs=0.02)
   assert json.loads(json.dumps(result)) == result | {
@@ -93,7 +104,7 @@ def test_who_looks_keeps_every_promise(root):
 
 
 def test_who_guesses_is_named(root):
-  often = {"plt?": "yes", "nplt?": "1", "mod?": "CT"}
+  often = {bccd_fields.PRESENCE: "yes", "plt?": "yes", "nplt?": "1", "mod?": "CT"}
 
   def guesses(prompts):
     return [often.get(p[0]["content"][1]["text"], "chest X-ray") for p in prompts]

@@ -1,7 +1,7 @@
 """Platelets in fields of BCCD's blood smears that grow from a cell's surroundings to the whole.
 
 A model that knows nothing does not learn from whole smears whether there is a platelet: a few of
-352 patches show it.  So the first records show 4 x 4 patches around a cell, half of the cells
+352 patches show it.  So the first records show 2 x 2 patches around a cell, half of the cells
 platelets, later ones more, at the scale of the whole picture.  The questions are those of `bccd`
 and, for the kind and the place, others.  A check of the pipeline, not of medicine.
 
@@ -44,10 +44,12 @@ CARD = dataclasses.replace(
 # Rows and columns of the whole picture in patches, and of the fields it grows through.  At this
 # scale a platelet covers one to four patches.
 WHOLE = (16, 22)
-_FIELDS = ((4, 4), (8, 8), WHOLE)
+_FIELDS = ((2, 2), (4, 4), (8, 8), WHOLE)
 _PATCH = 14
-# When each field but the first comes in, as shares of `fade`: most is learned on the first.
-_GROWN = (0.6, 1.0)
+# When each field but the first comes in, as shares of `fade`.
+_GROWN = (0.23, 0.65, 1.0)
+# Fields with hardly more than one cell, of which it is asked which it is.
+_SMALL = _FIELDS[:2]
 # Share of records that show the largest field reached; the others one of the smaller.
 _NEWEST = 0.7
 # A platelet counts as shown when this share of its box is, and as not shown below the second; a
@@ -93,6 +95,7 @@ class Source:
   root: the folder of the set; split: train, validation, test or all.
   seed: of everything drawn; size: number of records.
   fade: share of the records, from the first on, over which the field grows to the whole picture.
+  field: rows and columns in patches that all records show instead, for a test; below WHOLE.
 
   Raises:
     BadRecord: a line of the set that cannot be read.
@@ -100,7 +103,16 @@ class Source:
     ValueError: a split without rows, a size below 1, or a fade outside 0 to 1.
   """
 
-  def __init__(self, *, root: str, split: str, seed: int, size: int, fade: float):
+  def __init__(
+    self,
+    *,
+    root: str,
+    split: str,
+    seed: int,
+    size: int,
+    fade: float,
+    field: tuple[int, int] | None = None,
+  ):
     if size < 1 or not 0 <= fade <= 1:
       raise ValueError(f"size is {size}, fade {fade}; expected 1 or more, and 0 to 1")
     smears = bccd.Source(root=root, split=split)
@@ -120,7 +132,7 @@ class Source:
       kind: [i for i, smear in enumerate(self._smears) if len(smear.cells[kind])] for kind in _CELLS
     }
     self._without = [i for i, smear in enumerate(self._smears) if not len(smear.platelets)]
-    self._seed, self._size, self._fade = seed, size, fade
+    self._seed, self._size, self._fade, self._only = seed, size, fade, field
     self._picture = functools.cache(self._read)
 
   def __len__(self) -> int:
@@ -131,7 +143,7 @@ class Source:
     if not 0 <= i < self._size:
       raise IndexError(f"record {i} of a dataset of {self._size}")
     rng = np.random.default_rng((self._seed, i))
-    field = self._field(rng, i)
+    field = self._only or self._field(rng, i)
     place = self._place(rng, field, "Platelets" if i % 2 == 0 else ("WBC", "RBC")[i // 2 % 2])
     smear = self._smears[place.smear]
     size, start = np.array(field), place.start
@@ -140,7 +152,9 @@ class Source:
     rows, columns = (slice(s * _PATCH, (s + n) * _PATCH) for s, n in zip(start, size, strict=True))
     pixels = self._picture(place.smear)[rows, columns]
     pixels, centres = _turned(rng, pixels, centres / size)
-    turns = _turns(rng, centres, place.kind if field == _FIELDS[0] else None)
+    turns = _turns(rng, centres, place.kind if field in _SMALL else None)
+    if field != WHOLE:  # one answer gives others away, and a small picture is soon shown again
+      turns = turns[:1]
     return {
       "id": f"field-{i}",
       "group": smear.name,
@@ -239,21 +253,19 @@ def _stained(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
 def _turns(
   rng: np.random.Generator, centres: np.ndarray, middle: str | None
 ) -> list[tuple[str, str]]:
-  """Questions and answers; centres: of the platelets, as shares of the field; middle: the kind of
-  cell in the middle of a smallest field, which is asked one question: one gives the other away."""
-  presence = (PRESENCE, "yes" if len(centres) else "no")
+  """Questions and answers in any order; centres: of the platelets, as shares of the field; middle:
+  the kind of cell in the middle, None where there are too many cells to ask for it."""
+  turns = [(PRESENCE, "yes" if len(centres) else "no")]
   if middle is not None:
-    return [presence if rng.random() < 0.5 else (CELL, _CELLS[middle])]
-  quarters = (centres[:, 0] >= 0.5) * 2 + (centres[:, 1] >= 0.5)
-  quarter = int(rng.integers(4))
-  if len(quarters) and rng.random() < 0.5:  # or three answers in four are no
-    quarter = int(rng.choice(quarters))
-  answer = "yes" if quarter in quarters else "no"
-  turns = [
-    presence,
-    (COUNT, str(len(centres))),
-    (f"Is a platelet {_QUARTERS[quarter]}? {_YES_OR_NO}", answer),
-  ]
+    turns.append((CELL, _CELLS[middle]))
+  else:
+    quarters = (centres[:, 0] >= 0.5) * 2 + (centres[:, 1] >= 0.5)
+    quarter = int(rng.integers(4))
+    if len(quarters) and rng.random() < 0.5:  # or three answers in four are no
+      quarter = int(rng.choice(quarters))
+    answer = "yes" if quarter in quarters else "no"
+    turns.append((COUNT, str(len(centres))))
+    turns.append((f"Is a platelet {_QUARTERS[quarter]}? {_YES_OR_NO}", answer))
   return [turns[k] for k in rng.permutation(len(turns))]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from hulu_jax.data.datasets import bccd
+from hulu_jax.data.datasets import bccd_fields
 from hulu_jax.data.datasets import mednist
 from hulu_jax.eval import scores
 
@@ -28,6 +29,8 @@ BCCD, MEDNIST = "img_bccd/public", "img_mednist/public"
 MEDNIST_SEEN = 0.525
 # Task -> how its records' ids end.
 _TASKS = {"platelet": "-plt", "platelets": "-nplt", "modality": "-mod", "kind": "-kind"}
+# Patches of a field of a smear, about a cell and what surrounds it.
+_FIELD = (4, 4)
 _BLANK = 128
 _EXAMPLES = 3
 
@@ -51,20 +54,12 @@ def run(generate: Generate, *, seed: int, n: int, root: Path) -> dict[str, Any]:
   Raises:
     FileNotFoundError: a set is not there.
   """
-  rng = np.random.default_rng(seed)
-  smears = bccd.Source(root=str(root / BCCD), split="validation")
-  pictures = mednist.Source(
-    root=str(root / MEDNIST), split="all", ask=("mod", "kind"), numbers=(MEDNIST_SEEN, 1.0)
-  )
-  records = [*_records(smears), *_records(pictures)]
+  asked = _questions(root, seed, n)
   tasks, examples = {}, []
-  for task, ending in _TASKS.items():
-    asked = [record for record in records if record["id"].endswith(ending)]
-    chosen = [asked[k] for k in rng.permutation(len(asked))[:n]]
-    answered, tasks[task] = _score(generate, chosen)
-    for record, answer in list(zip(chosen, answered, strict=True))[:_EXAMPLES]:
-      question = record["messages"][0]["content"][-1]["text"]
-      examples.append((task, question, record["answer"], answer))
+  for task, (prompts, expected) in asked.items():
+    answered, tasks[task] = _score(generate, prompts, expected)
+    for prompt, right, answer in list(zip(prompts, expected, answered, strict=True))[:_EXAMPLES]:
+      examples.append((task, prompt[0]["content"][-1]["text"], right, answer))
   return {
     "note": NOTE,
     "split": "BCCD's own validation list; the highest file numbers of each MedNIST class",
@@ -80,6 +75,28 @@ def verdict(result: dict[str, Any]) -> list[str]:
   return scores.broken(result["tasks"], THRESHOLDS)
 
 
+def _questions(root: Path, seed: int, n: int) -> dict[str, tuple[list[Messages], list[str]]]:
+  """Of each task up to `n` prompts and the answers that are right."""
+  rng = np.random.default_rng(seed)
+  smears = bccd.Source(root=str(root / BCCD), split="validation")
+  pictures = mednist.Source(
+    root=str(root / MEDNIST), split="all", ask=("mod", "kind"), numbers=(MEDNIST_SEEN, 1.0)
+  )
+  # Three times as many as are asked: a field asks for the kind of the cell as often.
+  fields = bccd_fields.Source(
+    root=str(root / BCCD), split="validation", seed=seed, size=3 * n, fade=0.0, field=_FIELD
+  )
+  records = [*_records(smears), *_records(pictures)]
+  found = {"field": [r for r in _records(fields) if _question(r) == bccd_fields.PRESENCE]}
+  for task, ending in _TASKS.items():
+    found[task] = [record for record in records if record["id"].endswith(ending)]
+  asked = {}
+  for task, those in found.items():
+    rows = [those[k]["messages"] for k in rng.permutation(len(those))[:n]]
+    asked[task] = ([row[:-1] for row in rows], [row[-1]["content"][0]["text"] for row in rows])
+  return asked
+
+
 def _records(source: Any) -> Iterable[dict[str, Any]]:
   for i in range(len(source)):
     record = source[i]
@@ -88,12 +105,14 @@ def _records(source: Any) -> Iterable[dict[str, Any]]:
     yield record
 
 
+def _question(record: dict[str, Any]) -> str:
+  return record["messages"][0]["content"][-1]["text"]
+
+
 def _score(
-  generate: Generate, records: Sequence[dict[str, Any]]
+  generate: Generate, prompts: list[Messages], expected: list[str]
 ) -> tuple[Sequence[str], dict[str, Any]]:
   """The answers, and the row of one task."""
-  prompts = [record["messages"][:-1] for record in records]
-  expected = [record["answer"] for record in records]
   answered = generate(prompts)
   blanks = [_with_picture(prompt, _blank(prompt)) for prompt in prompts]
   others = [
@@ -115,7 +134,10 @@ def _picture(prompt: Messages) -> dict[str, Any]:
 
 def _blank(prompt: Messages) -> dict[str, Any]:
   """A mid-grey picture of the same size and channels."""
-  with Image.open(_picture(prompt)["path"]) as picture:
+  shown = _picture(prompt)
+  if "frames" in shown:
+    return {"type": "image", "frames": np.full_like(shown["frames"], _BLANK)}
+  with Image.open(shown["path"]) as picture:
     width, height, channels = picture.width, picture.height, len(picture.getbands())
   return {"type": "image", "frames": np.full((1, height, width, channels), _BLANK, np.uint8)}
 
