@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 import json
-import os
 from pathlib import Path
 import platform
 import re
@@ -26,33 +25,29 @@ import time
 from typing import Any, NamedTuple
 
 from benchmarks import kernel_cases
+from hulu_jax.cli import _compilers
+from hulu_jax.core import topology
+from hulu_jax.training import aot
 from hulu_jax.training import recipe
 
 ROOT = Path(__file__).parents[1]
 WORKER = Path(__file__).with_name("aot_worker.py")
 KINDS = ("kernels", "steps")
-# What JAX lowers for -> what an experiment calls the platform.
-OURS = {"tpu": "tpu", "cuda": "gpu"}
 # A step may take this part of a chip's memory: the rest is for what a compiler does not see.
 SHARE = 0.8
 # And this much more than what was recorded, before that counts as a step back.
 GROWTH = 1.05
 
 
-class Target(NamedTuple):
-  """A kind of chip.  platform: as JAX names it when lowering; topology: the smallest that has one;
-  memory: bytes a chip, as its vendor states them."""
-
-  platform: str
-  topology: str
-  memory: float
-
-
+# What is compiled for: the smallest slice of a kind of TPU that there is, or one GPU.
 TARGETS = {
-  "v5e": Target("tpu", "v5e:2x2", 16e9),
-  "v5p": Target("tpu", "v5p:2x2x1", 95e9),
-  "v6e": Target("tpu", "v6e:2x2", 32e9),
-  "sm_90a": Target("cuda", "1x1x1", 80e9),
+  name: topology.parse(smallest)
+  for name, smallest in (
+    ("v5e", "v5e:2x2"),
+    ("v5p", "v5p:2x2x1"),
+    ("v6e", "v6e:2x2"),
+    ("sm_90a", "h100:1"),
+  )
 }
 
 
@@ -109,7 +104,7 @@ def plan(only: str | None, target: str | None, part: str) -> list[Job]:
   """The jobs of a call, kernels first; `part`: of a case's name."""
   jobs = []
   for name in TARGETS:
-    found = tuple(case.name for case in kernel_cases.cases(OURS[TARGETS[name].platform]))
+    found = tuple(case.name for case in kernel_cases.cases(aot.OURS[TARGETS[name].chip.platform]))
     jobs.append(Job(name, None, tuple(case for case in found if part in case)))
   jobs += [Job(step.target, step, (step.name,)) for step in STEPS if part in step.name]
   wanted = {"kernels": (True,), "steps": (False,), None: (True, False)}[only]
@@ -149,23 +144,11 @@ def environment(name: str, cache: Path) -> Path:
 
 def run(job: Job, site: Path) -> Iterator[dict[str, Any]]:
   """Compiles in a process of its own, which alone sees `site`; yields a result for each case."""
-  own = {
-    "PYTHONPATH": os.pathsep.join((str(site), str(ROOT))),
-    "JAX_PLATFORMS": "cpu" if TARGETS[job.target].platform == "tpu" else "",
-    "TPU_SKIP_MDS_QUERY": "1",
-    # There is no TPU to lock: other processes may compile at the same time.
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_STDERR_LOG_LEVEL": "3",
-    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-  }
+  own = _compilers.environment(TARGETS[job.target].chip.platform, 1, [site, ROOT])
   command = [sys.executable, str(WORKER), json.dumps(_description(job))]
   reached = 0
   with tempfile.TemporaryFile("w+") as errors:
-    process = subprocess.Popen(
-      command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=errors, text=True
-    )
+    process = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=errors, text=True)
     for line in process.stdout or ():
       if line.startswith("{"):
         reached += 1
@@ -182,9 +165,7 @@ def _description(job: Job) -> dict[str, Any]:
   target = TARGETS[job.target]
   step = job.step._asdict() if job.step else None
   return {
-    "platform": target.platform,
-    "ours": OURS[target.platform],
-    "topology": job.step.topology if job.step else target.topology,
+    "topology": job.step.topology if job.step else target.name,
     "step": step,
     "cases": job.cases,
   }
@@ -196,7 +177,7 @@ def verdict(job: Job, result: dict[str, Any]) -> str | None:
     return str(result["error"])
   if job.step is None:
     return None
-  share = result["total"] / TARGETS[job.target].memory
+  share = result["total"] / TARGETS[job.target].chip.memory
   if share > SHARE:
     return f"needs {share:.0%} of a chip's memory, allowed are {SHARE:.0%}"
   recorded = job.step.recorded
@@ -213,8 +194,10 @@ def table(rows: Sequence[tuple[Job, dict[str, Any]]]) -> Iterator[str]:
     if job.step is None or "error" in result:
       continue
     chips = f"{job.step.topology} ({result['chips']})"
-    share = result["total"] / TARGETS[job.target].memory
-    size = f"{result['total'] / 1e9:.2f} of {TARGETS[job.target].memory / 1e9:.0f} GB, {share:.0%}"
+    share = result["total"] / TARGETS[job.target].chip.memory
+    size = (
+      f"{result['total'] / 1e9:.2f} of {TARGETS[job.target].chip.memory / 1e9:.0f} GB, {share:.0%}"
+    )
     parts = (f"{result[name] / 1e9:.2f}" for name in ("arguments", "temporary", "output"))
     mesh = " x ".join(str(n) for n in job.step.mesh.values())
     told = (job.step.name, chips, mesh, f"{result['seconds']:.0f}", *parts, size)
@@ -240,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   print(f"{time.strftime('%Y-%m-%d')}, Python {platform.python_version()}, {versions}, {pins}")
   rows, wrong = [], 0
   for job in jobs:
-    site = environment(TARGETS[job.target].platform, args.cache)
+    site = environment(TARGETS[job.target].chip.platform, args.cache)
     for result in run(job, site):
       why = verdict(job, result)
       wrong += why is not None

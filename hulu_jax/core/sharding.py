@@ -10,6 +10,8 @@ from jax.sharding import AxisType
 from hulu_jax.core import platform
 from hulu_jax.core import tree
 
+Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
+
 MESH_AXES = ("data", "fsdp", "tensor")
 
 # Parameter axes first, activation axes below.  A weight's `embed` is spread over fsdp and gathered
@@ -130,7 +132,7 @@ def _tuple(mesh_axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
   return (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
 
 
-def shardings(specs: Any, mesh: jax.sharding.Mesh) -> Any:
+def shardings(specs: Any, mesh: Mesh) -> Any:
   """Anything with `.shape` and `.axes` at its leaves to NamedShardings, same structure.
 
   Raises:
@@ -159,20 +161,31 @@ def concrete(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
   return jax.tree.map(one, shapes)
 
 
-def batch_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+def batch_sharding(mesh: Mesh) -> jax.NamedSharding:
   """How every leaf of a batch lies: rows over the data axes, the rest whole."""
   return jax.NamedSharding(mesh, _translate(("batch",)))
 
 
-def fewest_rows(mesh: jax.sharding.Mesh) -> int:
+def fewest_rows(mesh: Mesh) -> int:
   """Rows of the smallest batch: a multiple of `batch_ways`, and two where axes are explicit."""
   ways = batch_ways(mesh)
   return ways if mesh.size == 1 or ways > 1 else 2
 
 
-def batch_ways(mesh: jax.sharding.Mesh) -> int:
+def batch_ways(mesh: Mesh) -> int:
   """Into how many parts the rows of a batch are split."""
-  return math.prod(mesh.shape[name] for name in _tuple(RULES["batch"]))
+  return ways("batch", mesh)
+
+
+def ways(axis: str, mesh: Mesh) -> int:
+  """Into how many parts `mesh` splits a logical axis."""
+  return math.prod(mesh.shape[name] for name in _tuple(RULES[axis]))
+
+
+def parts(where: Any, mesh: Mesh) -> int:
+  """Into how many parts `mesh` splits an array; where: its sharding, or None where it has none."""
+  axes = () if where is None else where.spec
+  return math.prod(mesh.shape[name] for entry in axes for name in _tuple(entry))
 
 
 def data_shards(mesh: jax.sharding.Mesh) -> tuple[int, int]:

@@ -111,9 +111,11 @@ def layer(
 ) -> jax.Array:
   """One pre-norm block.  x: [batch, seq, embed]; angles: [batch, seq, head_dim / 2]."""
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
-  q, k, v = (einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype) for n in "qkv")
+  q, k, v = (
+    scan.projected(einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype)) for n in "qkv"
+  )
   a = attend(rope.rotate(q, angles), rope.rotate(k, angles), v)
-  x = x + einsum("bshd,hde->bse", a, w["o"]) + w["o_bias"].astype(x.dtype)
+  x = x + scan.projected(einsum("bshd,hde->bse", a, w["o"])) + w["o_bias"].astype(x.dtype)
   h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
   h = jax.nn.gelu(einsum("bse,em->bsm", h, w["up"]) + w["up_bias"].astype(h.dtype))
   return x + einsum("bsm,me->bse", h, w["down"]) + w["down_bias"].astype(x.dtype)

@@ -1,8 +1,7 @@
 """From an experiment's config to the pure parts of a run: shapes, parameters, init and step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
-import re
 from typing import Any
 
 import jax
@@ -26,11 +25,15 @@ from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
 from hulu_jax.training import keeping
 from hulu_jax.training import optimizer as optimizer_lib
+from hulu_jax.training import selection
 from hulu_jax.training import step as step_lib
 from hulu_jax.training import weighting
 from hulu_jax.training.keeping import Dtypes
 from hulu_jax.training.keeping import Keeping
+from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,7 @@ class Program:
 
   shapes: the lightest first, all with the same rows.  base: of the model as published; specs: of
   what runs, which differ where `adapters` are.  state: (parameters of `base`, steps done) ->
-  TrainState; steps: one per shape, (state, batch) -> (state, metrics).
+  TrainState; losses and steps: one per shape, a step being (state, batch) -> (state, metrics).
   """
 
   config: HuluConfig
@@ -48,27 +51,32 @@ class Program:
   base: P.Specs
   adapters: peft.Adapters | None
   specs: P.Specs
+  compute: Compute
   accumulate: int
   state: Callable[[P.Params, int], TrainState]
-  steps: tuple[Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]], ...]
+  losses: tuple[step_lib.LossFn, ...]
+  steps: tuple[Step, ...]
 
   def init(self, key: jax.Array) -> TrainState:
     """A fresh state; call it under `jax.jit` and `jax.set_mesh`."""
     return self.state(P.initialize(key, self.base), 0)
 
-  def check(self, mesh: jax.sharding.Mesh) -> None:
+  def check(self, mesh: sharding_lib.Mesh) -> None:
     """Raises where the mesh does not divide the parameters or the batch.
 
     Raises:
       ValueError: which parameter or key, and into how many parts it would fall.
     """
-    sharding_lib.shardings(self.specs, mesh)
+    try:
+      sharding_lib.shardings(self.specs, mesh)
+    except ValueError as error:
+      raise ValueError(f"mesh = {dict(mesh.shape)}: {error}; choose an axis that does") from error
     fewest = sharding_lib.fewest_rows(mesh)
     rows = self.shapes[0].rows
     if rows % (fewest * self.accumulate):
       raise ValueError(
         f"rows = {rows}; this mesh needs a multiple of {fewest}, times accumulate = "
-        f"{self.accumulate}"
+        f"{self.accumulate}: {fewest * self.accumulate} or a multiple of it"
       )
 
   def abstract_batch(self, shape: int, sharding: jax.sharding.Sharding) -> Batch:
@@ -88,21 +96,16 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   """
   config = presets.get(cfg.model)
   media = policy(cfg.policy)
-  if media.patch != config.vision.patch:
-    raise ValueError(f"policy.patch = {media.patch}, {cfg.model} has {config.vision.patch}")
   shapes = step_shapes(cfg.shapes, cfg.rows)
-  longest = max(shape.tokens for shape in shapes)
-  if longest > config.decoder.max_positions:
-    raise ValueError(
-      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
-      f"{cfg.model}"
-    )
+  _check_media(cfg.model, config, media, shapes)
   base = hulu.specs(config)
   adapters = peft.named(cfg.peft.to_dict()) if cfg.peft else None
   specs = base if adapters is None else adapters.specs(base)
-  trains = _trains(cfg.trainable, base, adapters)
+  trains = selection.pattern(cfg.trainable, base, adapters)
   compute = _compute(cfg.compute, platform)
+  _check_chunks(shapes, compute.loss_chunk)
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
+  selection.check_rates(rates, trains, specs)
   transform = optimizer_lib.make(rates, cfg.steps)
   keep = Keeping(dtypes=Dtypes(**cfg.dtypes.to_dict()), ema=cfg.ema, seed=cfg.seed)
   weigh = weighting.make(cfg.loss_weighting, weighting.factors(cfg.data.mixture))
@@ -119,15 +122,19 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
       ema=None if keep.ema is None else keeping.wide(trainable),
     )
 
-  def step(shape: StepShape) -> Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]:
+  def loss(shape: StepShape) -> step_lib.LossFn:
     merges = tuple(g.merge for g in shape.groups)
-    loss = step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
+    return step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
+
+  def step(loss: step_lib.LossFn) -> Step:
     own = step_lib.make_train_step(loss, transform, cfg.accumulate, keep)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, step_lib.Metrics]:
       return own(state, weigh(batch))
 
     return train_step
+
+  losses = tuple(loss(shape) for shape in shapes)
 
   return Program(
     config=config,
@@ -136,10 +143,28 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     base=base,
     adapters=adapters,
     specs=specs,
+    compute=compute,
     accumulate=cfg.accumulate,
     state=state,
-    steps=tuple(step(shape) for shape in shapes),
+    losses=losses,
+    steps=tuple(step(own) for own in losses),
   )
+
+
+def of_stages(stages: Sequence[Stage], platform: str) -> list[Program]:
+  """The program of every stage, in order.
+
+  Raises:
+    ValueError: as `build`; it names the stage where there are several.
+  """
+  found = []
+  for stage in stages:
+    try:
+      found.append(build(stage.cfg, platform=platform))
+    except ValueError as error:
+      where = f"stage {stage.name!r}: " if len(stages) > 1 else ""
+      raise ValueError(f"{where}{error}") from error
+  return found
 
 
 def _compute(cfg: ConfigDict, platform: str) -> Compute:
@@ -155,28 +180,26 @@ def _compute(cfg: ConfigDict, platform: str) -> Compute:
   )
 
 
-def _trains(wanted: str, base: P.Specs, adapters: peft.Adapters | None) -> str:
-  """The pattern of what trains: `wanted`, and beside it the adapters where there are any.
-
-  Raises:
-    ValueError: `wanted` matches nothing, or a weight that an adapter is there to keep frozen.
-  """
-  if adapters is None:
-    tree.partition(base, wanted)
-    return wanted
-  own = adapters.pattern(base)
-  if not wanted:
-    return own
-  specs = adapters.specs(base)
-  tree.partition(specs, wanted)
-  adapted = set(tree.names(specs)) - set(tree.names(base))
-  frozen = [n for n in sorted(adapted) if re.fullmatch(wanted, n) and not re.fullmatch(own, n)]
-  if frozen:
+def _check_media(
+  model: str, config: HuluConfig, media: Policy, shapes: Sequence[StepShape]
+) -> None:
+  if media.patch != config.vision.patch:
+    raise ValueError(f"policy.patch = {media.patch}, {model} has {config.vision.patch}")
+  longest = max(shape.tokens for shape in shapes)
+  if longest > config.decoder.max_positions:
     raise ValueError(
-      f"trainable = {wanted!r} matches {', '.join(frozen)}, which adapters keep frozen; beside "
-      "config.peft it names only what trains in full, and trainable = '' is the adapters alone"
+      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
+      f"{model}: make `shapes` shorter"
     )
-  return f"{own}|{wanted}"
+
+
+def _check_chunks(shapes: Sequence[StepShape], chunk: int | None) -> None:
+  for shape in shapes:
+    if chunk is not None and shape.supervised > chunk and shape.supervised % chunk:
+      raise ValueError(
+        f"compute.loss_chunk = {chunk} does not divide the {shape.supervised} supervised positions "
+        "of a shape: choose one that does, or None"
+      )
 
 
 def policy(cfg: ConfigDict) -> Policy:

@@ -84,7 +84,7 @@ def base(size: str) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = SIZES[size].model
-  # How long: steps, or epochs of the mixture; the other is None.
+  # How long: epochs of the mixture where that is not None, else steps.
   c.steps = config_dict.placeholder(int)
   c.epochs = config_dict.placeholder(int)
   c.steps = 1000
@@ -124,7 +124,9 @@ def base(size: str) -> ml_collections.ConfigDict:
   c.data = _data(c)
   c.rows = 256
   c.shapes = _SHAPES
-  c.checkpoint = {"every": 200, "keep": 3}
+  c.checkpoint = {"every": 200, "keep": 3, "strict": False}
+  # Of the older steps those that this divides stay too.
+  c.checkpoint.keep_every = config_dict.placeholder(int)
   if size in _SMALL:
     _shrink(c)
   if size == "smoke":

@@ -12,6 +12,7 @@ from experiments import finetune_vqa
 from hulu_jax.core import sharding
 from hulu_jax.kernels import choice
 from hulu_jax.models import presets
+from hulu_jax.training import aot as training_aot
 from hulu_jax.training import build
 
 
@@ -58,7 +59,8 @@ def test_a_step_fills_its_pod_and_its_mesh_divides_the_model(step):
   assert mesh.size == chips and step.topology.startswith(step.target)
   cfg = finetune_vqa.get_config(step.argument)
   cfg.mesh, cfg.rows = step.mesh, step.rows
-  build.build(cfg, platform=aot.OURS[aot.TARGETS[step.target].platform]).check(mesh)
+  platform = training_aot.OURS[aot.TARGETS[step.target].chip.platform]
+  build.build(cfg, platform=platform).check(mesh)
 
 
 def test_options_choose_parts():

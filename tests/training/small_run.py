@@ -105,7 +105,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.rows = 4
   names = ("tokens", "supervised", "visual", "groups")
   c.shapes = {name: dict(zip(names, sizes, strict=True)) for name, sizes in SHAPES[kind].items()}
-  c.checkpoint = {"every": 3, "keep": 4}
+  c.checkpoint = {"every": 3, "keep": 4, "keep_every": None, "strict": False}
   return c
 
 
