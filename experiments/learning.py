@@ -23,7 +23,7 @@ def get_config(compression="off"):
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
-  # How long: steps, or epochs of the mixture; the other is None.
+  # How long: epochs of the mixture where that is not None, else steps.
   c.steps = ml_collections.config_dict.placeholder(int)
   c.epochs = ml_collections.config_dict.placeholder(int)
   c.steps = 800
@@ -120,5 +120,7 @@ def get_config(compression="off"):
   c.shapes = {
     "all": {"tokens": 288, "supervised": 80, "visual": 88, "groups": ((1, 352, 3, 2),)},
   }
-  c.checkpoint = {"every": 200, "keep": 2}
+  c.checkpoint = {"every": 200, "keep": 2, "strict": False}
+  # Of the older steps those that this divides stay too.
+  c.checkpoint.keep_every = ml_collections.config_dict.placeholder(int)
   return c
