@@ -14,7 +14,7 @@ def get_config():
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = "tiny"
-  # How long: steps, or epochs of the mixture; the other is None.
+  # How long: epochs of the mixture where that is not None, else steps.
   c.steps = ml_collections.config_dict.placeholder(int)
   c.epochs = ml_collections.config_dict.placeholder(int)
   c.steps = 2500
@@ -22,7 +22,7 @@ def get_config():
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
-  c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.mesh = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
   # All patches, and all logits, at once.
   c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
@@ -103,5 +103,7 @@ def get_config():
   c.shapes = {
     "all": {"tokens": 120, "supervised": 36, "visual": 24, "groups": ((1, 96, 1, 2),)},
   }
-  c.checkpoint = {"every": 500, "keep": 2}
+  c.checkpoint = {"every": 500, "keep": 2, "strict": False}
+  # Of the older steps those that this divides stay too.
+  c.checkpoint.keep_every = ml_collections.config_dict.placeholder(int)
   return c

@@ -23,6 +23,7 @@ from hulu_jax.data.pipeline import Packed
 from hulu_jax.kernels import choice
 from hulu_jax.models import hulu
 from hulu_jax.models import presets
+from hulu_jax.training import epochs
 from hulu_jax.training import loop
 from hulu_jax.training import processes
 from hulu_jax.training import stages
@@ -115,7 +116,8 @@ def _refuse(error: Exception) -> int:
 
 
 def _train(args: _Arguments) -> None:
-  cfg, started = args.config, time.monotonic()
+  started = time.monotonic()
+  cfg = epochs.counted(args.config, args.workdir)
   steps = stages.plan(cfg)[-1].last
   kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
   if processes.is_first():

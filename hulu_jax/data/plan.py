@@ -67,6 +67,7 @@ class Planner:
     self._weights = (self._scale**2).astype(np.float32)
     self._waiting = [_Waiting(self._scale.shape[1]) for _ in shapes]
     self._read = 0
+    self._refused = 0  # in a row, the last of them read last
 
   def __next__(self) -> Step:
     while (home := self._due()) is None and self._read < self._end:
@@ -107,8 +108,16 @@ class Planner:
       return
     home = self._home(length)
     if home is None:
-      self._refuse(position, refusal(length, self._shapes[-1]) or "fits no shape")
+      reason = refusal(length, self._shapes[-1]) or "fits no shape"
+      self._refuse(position, reason)
+      self._refused += 1
+      if self._refused >= self._patience and self._last() is None:
+        raise ValueError(
+          f"{self._refused} records in a row fit no step shape, the last because of {reason}: make "
+          "one of `shapes` larger, or let records be cut (data.cut)"
+        )
     else:
+      self._refused = 0
       self._wait(home, position, length)
 
   def _wait(self, home: int, position: int, length: Length) -> None:

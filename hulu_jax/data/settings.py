@@ -37,7 +37,12 @@ def step_shapes(cfg: ConfigDict, rows: int) -> tuple[StepShape, ...]:
   shapes = []
   for name in cfg:
     groups = tuple(Group(*g) for g in cfg[name].groups)
+    for key in ("tokens", "supervised"):
+      if cfg[name][key] < 1:
+        raise ValueError(f"shapes.{name}.{key} = {cfg[name][key]}; expected 1 or more")
     for g in groups:
+      if min(g) < 1:
+        raise ValueError(f"shapes.{name}: {g}; expected 1 or more of everything")
       if g.size % g.merge**2:
         raise ValueError(f"shapes.{name}: {g} has slots that do not divide into merge blocks")
     sizes = (cfg[name].tokens, cfg[name].supervised, cfg[name].visual)

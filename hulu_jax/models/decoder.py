@@ -73,10 +73,11 @@ def layer(
   q, k, v = (einsum(eq, h, w[n]) for eq, n in zip(_QKV, "qkv", strict=True))
   if c.qkv_bias:
     q, k, v = (t + w[f"{n}_bias"].astype(t.dtype) for t, n in zip((q, k, v), "qkv", strict=True))
+  q, k, v = (scan.projected(t) for t in (q, k, v))
   if c.qk_norm:
     q, k = rms_norm(q, w["q_norm"], c.norm_eps), rms_norm(k, w["k_norm"], c.norm_eps)
   a, cache = attend(rope.rotate(q, angles), rope.rotate(k, angles), v, cache)
-  x = x + einsum("bshd,hde->bse", a, w["o"])
+  x = x + scan.projected(einsum("bshd,hde->bse", a, w["o"]))
   h = rms_norm(x, w["mlp_norm"], c.norm_eps)
   h = jax.nn.silu(einsum("bse,em->bsm", h, w["gate"])) * einsum("bse,em->bsm", h, w["up"])
   return x + einsum("bsm,me->bse", h, w["down"]), cache

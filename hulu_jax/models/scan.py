@@ -5,21 +5,28 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from hulu_jax.kernels import choice
 from hulu_jax.kernels.attention import names
 from hulu_jax.kernels.choice import Kernels
 
+# The projections into and out of attention carry this name, so that a policy can save them.
+PROJECTED = "projected"
+# From the least that backward recomputes to the most; what is saved is paid in memory.
 REMAT: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
   "none": lambda layer: layer,
-  "full": jax.checkpoint,
-  "save_attention": lambda layer: jax.checkpoint(
-    layer, policy=jax.checkpoint_policies.save_only_these_names(names.SAVED)
-  ),
   "save_dots": lambda layer: jax.checkpoint(
     layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
   ),
+  "save_qkv_out": lambda layer: jax.checkpoint(
+    layer, policy=jax.checkpoint_policies.save_only_these_names(names.SAVED, PROJECTED)
+  ),
+  "save_attention": lambda layer: jax.checkpoint(
+    layer, policy=jax.checkpoint_policies.save_only_these_names(names.SAVED)
+  ),
+  "full": jax.checkpoint,
 }
 
 
@@ -41,12 +48,14 @@ class Compute:
   kernels: Kernels
 
   def __post_init__(self) -> None:
-    for name in (self.vision_remat, self.decoder_remat):
+    for key, name in (("vision", self.vision_remat), ("decoder", self.decoder_remat)):
       if name not in REMAT:
-        raise ValueError(f"unknown remat {name!r}; there are: {', '.join(REMAT)}")
+        raise ValueError(
+          f"compute.{key}_remat: unknown remat {name!r}; there are: {', '.join(REMAT)}"
+        )
     for name, most in (("vision_pass", self.vision_pass), ("loss_chunk", self.loss_chunk)):
       if most is not None and most < 1:
-        raise ValueError(f"{name} = {most}; expected at least 1, or None")
+        raise ValueError(f"compute.{name} = {most}; expected at least 1, or None")
 
 
 FLOAT32 = Compute(
@@ -57,6 +66,11 @@ FLOAT32 = Compute(
   decoder_remat="none",
   kernels=choice.REFERENCE,
 )
+
+
+def projected(x: jax.Array) -> jax.Array:
+  """x, which a layer made by a projection into or out of attention, under its name for REMAT."""
+  return checkpoint_name(x, PROJECTED)
 
 
 def over_layers(

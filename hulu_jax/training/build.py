@@ -1,8 +1,7 @@
 """From an experiment's config to the pure parts of a run: shapes, parameters, init and step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
-import re
 from typing import Any
 
 import jax
@@ -26,10 +25,12 @@ from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.scan import Compute
 from hulu_jax.training import keeping
 from hulu_jax.training import optimizer as optimizer_lib
+from hulu_jax.training import selection
 from hulu_jax.training import step as step_lib
 from hulu_jax.training import weighting
 from hulu_jax.training.keeping import Dtypes
 from hulu_jax.training.keeping import Keeping
+from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, step_lib.Metrics]]
@@ -66,14 +67,20 @@ class Program:
     Raises:
       ValueError: which parameter or key, and into how many parts it would fall.
     """
-    sharding_lib.shardings(self.specs, mesh)
+    try:
+      sharding_lib.shardings(self.specs, mesh)
+    except ValueError as error:
+      raise ValueError(f"mesh = {dict(mesh.shape)}: {error}; choose an axis that does") from error
     fewest = sharding_lib.fewest_rows(mesh)
     rows = self.shapes[0].rows
     if rows % (fewest * self.accumulate):
       raise ValueError(
         f"rows = {rows}; this mesh needs a multiple of {fewest}, times accumulate = "
-        f"{self.accumulate}"
+        f"{self.accumulate}: {fewest * self.accumulate} or a multiple of it"
       )
+    ways = sharding_lib.context_ways(mesh)
+    for shape in self.shapes if ways > 1 else ():
+      _check_dealt(shape, ways)
 
   def abstract_batch(self, shape: int, sharding: jax.sharding.Sharding) -> Batch:
     """A batch's shapes, for tracing and compiling step `shape` without data."""
@@ -92,21 +99,16 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   """
   config = presets.get(cfg.model)
   media = policy(cfg.policy)
-  if media.patch != config.vision.patch:
-    raise ValueError(f"policy.patch = {media.patch}, {cfg.model} has {config.vision.patch}")
   shapes = step_shapes(cfg.shapes, cfg.rows)
-  longest = max(shape.tokens for shape in shapes)
-  if longest > config.decoder.max_positions:
-    raise ValueError(
-      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
-      f"{cfg.model}"
-    )
+  _check_media(cfg.model, config, media, shapes)
   base = hulu.specs(config)
   adapters = peft.named(cfg.peft.to_dict()) if cfg.peft else None
   specs = base if adapters is None else adapters.specs(base)
-  trains = _trains(cfg.trainable, base, adapters)
+  trains = selection.pattern(cfg.trainable, base, adapters)
   compute = _compute(cfg.compute, platform)
+  _check_chunks(shapes, compute.loss_chunk)
   rates = optimizer_lib.Settings(**cfg.optimizer.to_dict())
+  selection.check_rates(rates, trains, specs)
   transform = optimizer_lib.make(rates, cfg.steps)
   keep = Keeping(dtypes=Dtypes(**cfg.dtypes.to_dict()), ema=cfg.ema, seed=cfg.seed)
   weigh = weighting.make(cfg.loss_weighting, weighting.factors(cfg.data.mixture))
@@ -152,6 +154,34 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
   )
 
 
+def _check_dealt(shape: StepShape, ways: int) -> None:
+  """Raises where a row of this shape cannot be dealt over `ways` devices of context."""
+  slots = (group.slots for group in shape.groups)
+  needs = [("tokens", shape.tokens, 2 * ways), ("supervised", shape.supervised, ways)]
+  for name, found, multiple in [*needs, *(("slots", n, ways) for n in slots)]:
+    if found % multiple:
+      raise ValueError(
+        f"a shape of {name} = {found} on mesh axis context = {ways}; expected a multiple of "
+        f"{multiple} in every shape of config.shapes, or config.mesh.context = 1"
+      )
+
+
+def of_stages(stages: Sequence[Stage], platform: str) -> list[Program]:
+  """The program of every stage, in order.
+
+  Raises:
+    ValueError: as `build`; it names the stage where there are several.
+  """
+  found = []
+  for stage in stages:
+    try:
+      found.append(build(stage.cfg, platform=platform))
+    except ValueError as error:
+      where = f"stage {stage.name!r}: " if len(stages) > 1 else ""
+      raise ValueError(f"{where}{error}") from error
+  return found
+
+
 def _compute(cfg: ConfigDict, platform: str) -> Compute:
   if cfg.dtype not in keeping.DTYPES:
     raise ValueError(f"compute.dtype = {cfg.dtype!r}; there are: {', '.join(keeping.DTYPES)}")
@@ -165,28 +195,26 @@ def _compute(cfg: ConfigDict, platform: str) -> Compute:
   )
 
 
-def _trains(wanted: str, base: P.Specs, adapters: peft.Adapters | None) -> str:
-  """The pattern of what trains: `wanted`, and beside it the adapters where there are any.
-
-  Raises:
-    ValueError: `wanted` matches nothing, or a weight that an adapter is there to keep frozen.
-  """
-  if adapters is None:
-    tree.partition(base, wanted)
-    return wanted
-  own = adapters.pattern(base)
-  if not wanted:
-    return own
-  specs = adapters.specs(base)
-  tree.partition(specs, wanted)
-  adapted = set(tree.names(specs)) - set(tree.names(base))
-  frozen = [n for n in sorted(adapted) if re.fullmatch(wanted, n) and not re.fullmatch(own, n)]
-  if frozen:
+def _check_media(
+  model: str, config: HuluConfig, media: Policy, shapes: Sequence[StepShape]
+) -> None:
+  if media.patch != config.vision.patch:
+    raise ValueError(f"policy.patch = {media.patch}, {model} has {config.vision.patch}")
+  longest = max(shape.tokens for shape in shapes)
+  if longest > config.decoder.max_positions:
     raise ValueError(
-      f"trainable = {wanted!r} matches {', '.join(frozen)}, which adapters keep frozen; beside "
-      "config.peft it names only what trains in full, and trainable = '' is the adapters alone"
+      f"a shape of {longest} tokens exceeds the {config.decoder.max_positions} positions of "
+      f"{model}: make `shapes` shorter"
     )
-  return f"{own}|{wanted}"
+
+
+def _check_chunks(shapes: Sequence[StepShape], chunk: int | None) -> None:
+  for shape in shapes:
+    if chunk is not None and shape.supervised > chunk and shape.supervised % chunk:
+      raise ValueError(
+        f"compute.loss_chunk = {chunk} does not divide the {shape.supervised} supervised positions "
+        "of a shape: choose one that does, or None"
+      )
 
 
 def policy(cfg: ConfigDict) -> Policy:

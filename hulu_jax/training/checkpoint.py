@@ -1,10 +1,10 @@
 """Saving and restoring a run: parameters, optimizer and data iterator together, by Orbax.
 
 A step holds {"step", "params", "opt"}, "ema" where the run keeps an average, and the iterator's
-state, one file per process.  Parameters
-are stored whole, whatever part of them trains, so that a reader (`weights.checkpoint`) needs the
-architecture and nothing else.  With adapters the steps hold what trains, and the rest, which may be
-a thousand times as much, is stored once beside them.
+state, one file per process; its MANIFEST.json has the hash of every file.  Parameters are stored
+whole, whatever part of them trains, so that a reader (`weights.checkpoint`) needs the architecture
+and nothing else.  With adapters the steps hold what trains, and the rest, which may be a thousand
+times as much, is stored once beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from etils import epath
 import grain
 import jax
@@ -21,32 +22,59 @@ import orbax.checkpoint as ocp
 from hulu_jax import peft
 from hulu_jax.core import tree
 from hulu_jax.data import states
+from hulu_jax.training import processes
+from hulu_jax.training.proof import Prover
 from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
+from hulu_jax.weights import manifest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+  """every: steps between saves; keep: how many of the newest stay; keep_every: of the older those
+  that it divides stay too, None: none; strict: whether a damaged step ends the run instead of
+  sending it back to the newest whole one."""
+
+  every: int
+  keep: int
+  keep_every: int | None
+  strict: bool
 
 
 class Checkpoints:
-  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block awaits them.
+  """The checkpoints of one run.  Saves are asynchronous; leaving the `with` block awaits them and
+  their manifests.
 
   adapters: of the run; where there are any, what does not train is stored once.
+
+  Raises:
+    ValueError: damaged steps, if the settings are strict.
   """
 
-  def __init__(self, workdir: Path, *, keep: int, adapters: peft.Adapters | None):
+  def __init__(self, workdir: Path, settings: Settings, adapters: peft.Adapters | None):
     self._workdir, self._adapters = workdir, adapters
+    steps = stored.folder(workdir)
+    error = _set_aside(workdir, strict=settings.strict) if processes.is_first() else None
+    processes.together(error)
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
+      max_to_keep=settings.keep,
+      keep_period=settings.keep_every,
       # Deletion renames first: a kill in the middle never leaves half a step in the list.
       todelete_subdir="deleting",
       cleanup_tmp_directories=True,
     )
-    self._manager = ocp.CheckpointManager(stored.folder(workdir), options=options)
+    self._manager = ocp.CheckpointManager(steps, options=options)
+    self._prover = Prover(steps)
 
   def __enter__(self) -> "Checkpoints":
     return self
 
   def __exit__(self, *exception: Any) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+    try:
+      self._manager.wait_until_finished()
+    finally:
+      self._prover.close()
+      self._manager.close()
 
   @property
   def latest(self) -> int | None:
@@ -66,6 +94,11 @@ class Checkpoints:
       state=ocp.args.StandardSave(self._stored(state)), data=_SaveData(data.get_state())
     )
     self._manager.save(step, args=items)
+    self._prover.submit(step)
+
+  def check(self) -> None:
+    """Raises the error of a save that failed since the last look, e.g. of a full disk."""
+    self._manager.check_for_errors()
 
   def restore(
     self, step: int, like: TrainState, data: grain.DatasetIterator, shard: tuple[int, int]
@@ -115,6 +148,38 @@ class Checkpoints:
     with ocp.StandardCheckpointer() as writer:
       # What is there was left by a run that was killed before its first step was saved.
       writer.save(stored.base_folder(self._workdir), {"params": frozen}, force=True)
+    if processes.is_first():
+      base = stored.base_folder(self._workdir)
+      manifest.write(base, manifest.digests(base, manifest.names(base)))
+
+
+def _set_aside(workdir: Path, *, strict: bool) -> ValueError | None:
+  """Moves steps that are damaged out of the way, so that the run goes on from one that is whole.
+
+  Returns why it does not: with `strict`, any damage; always, damage to what adapters stand on.
+  """
+  steps = stored.folder(workdir)
+  try:
+    stored.check_base(workdir)
+  except ValueError as error:
+    return error
+  found = manifest.newest(steps)
+  said = stored.skipped(found)
+  if said and strict:
+    return ValueError(
+      f"{steps}: {'; '.join(said)}; checkpoint.strict = False goes on from "
+      f"{'the start' if found.step is None else f'step {found.step}'}"
+    )
+  for step, line in zip(found.skipped, said, strict=True):
+    aside = workdir / "damaged" / str(step)
+    aside.parent.mkdir(exist_ok=True)
+    while aside.exists():
+      aside = aside.with_name(f"{aside.name}-again")
+    (steps / str(step)).rename(aside)
+    logging.warning("%s; moved to %s", line, aside)
+  if found.step is not None and not found.hashed:
+    logging.warning("step %d has no manifest: nothing says whether it is whole", found.step)
+  return None
 
 
 def _check_kept(there: set[str], expected: dict[str, Any], workdir: Path) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import difflib
+import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from hulu_jax.data.vision import Policy
 from hulu_jax.models.scan import Compute
+from hulu_jax.training import checkpoint
 from hulu_jax.training import optimizer
 from hulu_jax.training.keeping import Dtypes
 
@@ -19,7 +21,6 @@ _TOP = (
 )
 # Groups that are read key by key; they may hold more, as the whole experiment may.
 _READ: Mapping[str, Sequence[str]] = {
-  "checkpoint": ("every", "keep"),
   "data": (
     *("cache", "cache_bytes", "cut", "lookahead", "max_bad", "mixture", "patience", "prefetch"),
     *("root", "threads", "timeout"),
@@ -27,6 +28,7 @@ _READ: Mapping[str, Sequence[str]] = {
 }
 # Groups that are one object each: what has no field there is a mistake.
 _OBJECTS: Mapping[str, Any] = {
+  "checkpoint": checkpoint.Settings,
   "compute": Compute,
   "dtypes": Dtypes,
   "optimizer": optimizer.Settings,
@@ -34,8 +36,15 @@ _OBJECTS: Mapping[str, Any] = {
 }
 
 
+# Whole numbers that count something.
+_COUNTS = (
+  *("accumulate", "rows", "report_every", "checkpoint.every", "checkpoint.keep"),
+  *("data.lookahead", "data.threads", "data.prefetch"),
+)
+
+
 def check(cfg: ConfigDict) -> None:
-  """Raises where keys are missing, or unknown where no others are understood.
+  """Raises where keys are missing, unknown where no others are understood, or nothing is counted.
 
   Raises:
     ValueError: all of them, with what may have been meant.
@@ -43,6 +52,13 @@ def check(cfg: ConfigDict) -> None:
   wrong = list(_problems(cfg))
   if wrong:
     raise ValueError(f"the experiment {'; '.join(wrong)}")
+  for key in _COUNTS:
+    group, _, name = key.rpartition(".")
+    found = (cfg[group] if group else cfg)[name]
+    if found < 1:
+      raise ValueError(f"{key} = {found}; expected 1 or more")
+  if not 0.0 <= cfg.z_loss < math.inf:
+    raise ValueError(f"z_loss = {cfg.z_loss}; expected 0, which adds none, or a factor above")
 
 
 def _problems(cfg: ConfigDict) -> Iterator[str]:

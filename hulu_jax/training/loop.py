@@ -17,6 +17,7 @@ from hulu_jax.data import stored_lengths
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.training import build as build_lib
+from hulu_jax.training import epochs
 from hulu_jax.training import inputs
 from hulu_jax.training import metrics as metrics_lib
 from hulu_jax.training import processes
@@ -25,6 +26,7 @@ from hulu_jax.training import start
 from hulu_jax.training import tokenizers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
+from hulu_jax.training.checkpoint import Settings
 from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
 from hulu_jax.weights import checkpoint as stored
@@ -70,8 +72,9 @@ def train(
     ValueError: an experiment, a mesh, data or a checkpoint that do not fit each other; data that
       end too early.
   """
+  cfg = epochs.counted(cfg, workdir)
   stages = stages_lib.plan(cfg)
-  programs = [build_lib.build(s.cfg, platform=jax.default_backend()) for s in stages]
+  programs = build_lib.of_stages(stages, jax.default_backend())
   adapters = programs[0].adapters
   if adapters is not None and len(stages) > 1:
     raise ValueError(
@@ -89,7 +92,7 @@ def train(
   with (
     jax.set_mesh(mesh),
     _writing(workdir) as writer,
-    Checkpoints(workdir, keep=cfg.checkpoint.keep, adapters=adapters) as checkpoints,
+    Checkpoints(workdir, Settings(**cfg.checkpoint.to_dict()), adapters) as checkpoints,
   ):
     run = _Run(workdir, mesh, words, checkpoints, writer, report, watch)
     latest, state = checkpoints.latest or 0, None
@@ -121,6 +124,7 @@ def _steps(
     if packed is None:
       break
     run.watch(step, packed)
+    checkpoints.check()
     state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
     if pending:
       finish(*pending)  # one step late, so that the device never waits for the host

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import math
 import re
 from typing import Any
@@ -54,10 +53,7 @@ class Settings:
 
 def _check_modules(rates: Mapping[str, float]) -> None:
   problems = [f"has no {module}" for module in MODULES if module not in rates]
-  for module in rates:
-    if module not in MODULES:
-      near = difflib.get_close_matches(module, MODULES, n=1)
-      problems.append(f"has {module}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+  problems += [f"has {module}" for module in rates if module not in MODULES]
   if problems:
     raise ValueError(
       f"optimizer.learning_rates {', '.join(problems)}; expected a rate for {', '.join(MODULES)}"

@@ -20,6 +20,22 @@ def own_file(name: str) -> str:
   return name if is_first() else f"{stem}-{jax.process_index()}.{ending}"
 
 
+def together(error: Exception | None) -> None:
+  """Goes on only where no process has an error; every process must come here.
+
+  Raises:
+    Exception: `error`, where this process has it.
+    ValueError: another process has one.
+  """
+  failed = [error is not None]
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(np.array(failed))[:, 0].tolist()
+  if error is not None:
+    raise error
+  if any(failed):
+    raise ValueError(f"process {failed.index(True)} found an error; its own message says which")
+
+
 def agree(named: Mapping[str, str]) -> None:
   """Raises on every process unless all have the same texts: plans that differ would hang.
 

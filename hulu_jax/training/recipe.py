@@ -23,13 +23,13 @@ class Size(NamedTuple):
   vision_pass: int | None
 
 
-_ONE_DEVICE = {"data": 1, "fsdp": 1, "tensor": 1}
-_POD = {"data": 2, "fsdp": 128, "tensor": 1}
+_ONE_DEVICE = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
+_POD = {"data": 2, "fsdp": 128, "context": 1, "tensor": 1}
 SIZES: Mapping[str, Size] = {
   "4b": Size("hulu-4b", _POD, 16384),
   "7b": Size("hulu-7b", _POD, 16384),
   "14b": Size("hulu-14b", _POD, 16384),
-  "32b": Size("hulu-32b", {"data": 2, "fsdp": 32, "tensor": 4}, None),
+  "32b": Size("hulu-32b", {"data": 2, "fsdp": 32, "context": 1, "tensor": 4}, None),
   # Your own data on a CPU: starts from nothing and trains its own tokenizer.
   "tiny": Size("tiny", _ONE_DEVICE, None),
   # The same on pictures that ship inside installed packages: runs anywhere in a minute.
@@ -84,7 +84,7 @@ def base(size: str) -> ml_collections.ConfigDict:
   c = ml_collections.ConfigDict()
   c.seed = 0
   c.model = SIZES[size].model
-  # How long: steps, or epochs of the mixture; the other is None.
+  # How long: epochs of the mixture where that is not None, else steps.
   c.steps = config_dict.placeholder(int)
   c.epochs = config_dict.placeholder(int)
   c.steps = 1000
@@ -124,7 +124,9 @@ def base(size: str) -> ml_collections.ConfigDict:
   c.data = _data(c)
   c.rows = 256
   c.shapes = _SHAPES
-  c.checkpoint = {"every": 200, "keep": 3}
+  c.checkpoint = {"every": 200, "keep": 3, "strict": False}
+  # Of the older steps those that this divides stay too.
+  c.checkpoint.keep_every = config_dict.placeholder(int)
   if size in _SMALL:
     _shrink(c)
   if size == "smoke":

@@ -42,25 +42,39 @@ class Stage(NamedTuple):
   last: int
 
 
-def plan(cfg: ConfigDict) -> tuple[Stage, ...]:
-  """All stages of an experiment, in order.
+def views(cfg: ConfigDict) -> dict[str, ConfigDict]:
+  """By name, in order, the experiment as each of its stages sees it.
 
   Raises:
     ValueError: keys that the experiment lacks, a stage without a name or with another's, a key that
-      no stage may set or that the experiment does not have.
+      no stage may set or that the experiment does not have, a stage of no or of two lengths.
   """
   keys.check(cfg)
   if not cfg.stages:
-    return (Stage("all", cfg, 0, cfg.steps),)
+    _check_length(cfg, "")
+    return {"all": cfg}
   entries = [e if isinstance(e, ConfigDict) else ConfigDict(e) for e in cfg.stages]
   names = [_name(entry, number) for number, entry in enumerate(entries)]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise ValueError(f"stages: {twice} more than once; --stage goes by the name")
+  return {name: _view(cfg, entry, name) for name, entry in zip(names, entries, strict=True)}
+
+
+def plan(cfg: ConfigDict) -> tuple[Stage, ...]:
+  """All stages of an experiment, in order.
+
+  Raises:
+    ValueError: as `views`; a stage whose epochs were not made steps by `epochs.counted`.
+  """
   found: list[Stage] = []
-  for name, entry in zip(names, entries, strict=True):
+  for name, own in views(cfg).items():
+    if own.epochs is not None:
+      raise ValueError(
+        f"stage {name!r} has epochs = {own.epochs}, and its steps are not counted from the data: "
+        "set steps instead"
+      )
     first = found[-1].last if found else 0
-    own = _view(cfg, entry, name)
     found.append(Stage(name, own, first, first + own.steps))
   return tuple(found)
 
@@ -71,13 +85,22 @@ def select(cfg: ConfigDict, name: str | None) -> ConfigDict:
   Raises:
     ValueError: no stage of that name, or several and no name.
   """
-  found = {stage.name: stage.cfg for stage in plan(cfg)}
+  found = views(cfg)
   if name is None and len(found) == 1:
     return next(iter(found.values()))
   if name not in found:
     said = "which stage is meant is not said" if name is None else f"no stage {name!r}"
     raise ValueError(f"{said}; there are: {', '.join(found)}")
   return found[name]
+
+
+def _check_length(cfg: ConfigDict, where: str) -> None:
+  """`epochs` decides where it is not None: no flag can take an experiment's `steps` away."""
+  key = "steps" if cfg.epochs is None else "epochs"
+  if cfg[key] is None:
+    raise ValueError(f"{where}neither steps nor epochs is set; expected a number in one of them")
+  if cfg[key] < 1:
+    raise ValueError(f"{where}{key} = {cfg[key]}; expected 1 or more")
 
 
 def _name(entry: ConfigDict, number: int) -> str:
@@ -90,10 +113,15 @@ def _view(cfg: ConfigDict, entry: ConfigDict, name: str) -> ConfigDict:
   shared = sorted(set(entry) & set(_SHARED))
   if shared:
     raise ValueError(f"stage {name!r} sets {', '.join(shared)}, which a run has once")
+  if "steps" in entry and "epochs" in entry:
+    raise ValueError(f"stage {name!r} sets steps and epochs; expected one of them")
   own = cfg.copy_and_resolve_references()
   with own.unlocked():
     own.stages = ()
     _overlay(own, entry, f"stage {name!r}: ", ("name",))
+    if "steps" in entry:
+      own.epochs = None  # of the experiment: the stage says otherwise
+  _check_length(own, f"stage {name!r}: ")
   return own
 
 

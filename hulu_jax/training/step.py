@@ -113,7 +113,7 @@ def _dealt(loss_fn: LossFn, accumulate: int) -> _Gradient:
       return jax.tree.map(jnp.add, so_far, grad(trainable, frozen, micro)), None
 
     # Each device deals its own rows: nothing moves.
-    micros = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), batch)
+    micros = jax.tree.map(lambda x: _deal(x, accumulate), batch)
     like, _ = jax.eval_shape(grad, trainable, frozen, jax.tree.map(lambda x: x[0], micros))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
     # Float32 sums, whatever a microbatch's gradients are.
@@ -123,6 +123,11 @@ def _dealt(loss_fn: LossFn, accumulate: int) -> _Gradient:
     return (loss / weight, sums), jax.tree.map(lambda g: g / weight, grads)
 
   return gradient
+
+
+def _deal(x: jax.Array, accumulate: int) -> jax.Array:
+  """[rows, ...] -> [accumulate, rows / accumulate, ...]; a shape without media has no length."""
+  return x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1)
 
 
 def _divisor(weight: jax.Array) -> jax.Array:

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from etils import epath
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from hulu_jax import peft
@@ -18,6 +20,7 @@ from hulu_jax.data.vision import Policy
 from hulu_jax.models.config import DecoderConfig
 from hulu_jax.models.config import HuluConfig
 from hulu_jax.models.config import VisionConfig
+from hulu_jax.weights import manifest
 
 # Where a step keeps the moving average of what trains, beside "params".
 AVERAGE = "ema"
@@ -120,18 +123,45 @@ def check_average(state: Path) -> None:
     raise ValueError(f"{state.parent} holds no average: the run was trained with ema = None")
 
 
-def newest(workdir: Path) -> Path:
-  """Where the newest step of a run lies; FileNotFoundError if there is none."""
+def newest(workdir: Path, *, quick: bool = False) -> Path:
+  """Where the newest step of a run lies whose files are as they were written, every byte of them.
+
+  quick: looks at their sizes only, for those who read every byte but once.
+
+  Raises:
+    FileNotFoundError: no step.
+    ValueError: none that is whole; what is wrong with each.
+  """
   steps = folder(workdir)
-  found = [int(p.name) for p in steps.glob("*") if p.name.isdigit()]
-  if not found:
-    raise FileNotFoundError(f"no checkpoint in {steps}")
-  return steps / str(max(found)) / "state"
+  found = manifest.newest(steps, quick=quick)
+  check_base(workdir)
+  for line in skipped(found):
+    logging.warning("%s", line)
+  if found.step is not None:
+    return steps / str(found.step) / "state"
+  if found.skipped:
+    raise ValueError(f"no whole checkpoint in {steps}: {'; '.join(skipped(found))}")
+  raise FileNotFoundError(f"no checkpoint in {steps}")
+
+
+def skipped(found: manifest.Newest) -> list[str]:
+  """Which steps are damaged and how, a line each."""
+  return [f"step {step} is damaged: {', '.join(wrong)}" for step, wrong in found.skipped.items()]
+
+
+def check_base(workdir: Path) -> None:
+  """Raises ValueError where what a run with adapters keeps frozen is not as it was written."""
+  wrong = manifest.problems(base_folder(workdir)) if base_folder(workdir).is_dir() else None
+  if wrong:
+    raise ValueError(
+      f"{base_folder(workdir)} is damaged ({', '.join(wrong)}): its steps are nothing without it; "
+      "begin the run again from the same init_from"
+    )
 
 
 def _restore(part: Path, wanted: Any, key: str = "params") -> Any:
   """What a stored tree holds under `key`, as the leaves of `wanted` say; None for the others."""
-  there = _shapes(part, key)
+  there = shapes(part, key)
   here = tree.map_named(lambda name, like: like if name in there else None, wanted)
   item = {key: here}
   args = ocp.args.PyTreeRestore(
@@ -143,10 +173,22 @@ def _restore(part: Path, wanted: Any, key: str = "params") -> Any:
     return reader.restore(part, args=args)[key]
 
 
-def _shapes(part: Path, key: str = "params") -> dict[str, tuple[int, ...]]:
+def shapes(part: Path, key: str = "params") -> dict[str, tuple[int, ...]]:
   """By path, what a stored tree declares under `key`."""
   declared = ocp.PyTreeCheckpointHandler().metadata(epath.Path(part)).tree[key]
   return {tree.path_name(path): tuple(m.shape) for path, m in jax.tree.leaves_with_path(declared)}
+
+
+def read_leaf(part: Path, name: str) -> np.ndarray:
+  """One stored parameter, by its path, as a host array."""
+  item: Any = 0
+  how: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+  for key in reversed(("params", *name.split("/"))):
+    item, how = {key: item}, {key: how}
+  args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+  with ocp.PyTreeCheckpointer() as reader:
+    (found,) = jax.tree.leaves(reader.restore(part, args=args))
+  return np.asarray(found)
 
 
 def held(part: Path) -> set[str]:
@@ -161,13 +203,13 @@ def check_shapes(steps: Path, step: int, expected: Any) -> None:
   Raises:
     ValueError: the first parameter, by name, that differs.
   """
-  there = _shapes(steps / str(step) / "state")
+  there = shapes(steps / str(step) / "state")
   if base_folder(steps.parent).is_dir():
-    there |= _shapes(base_folder(steps.parent))
+    there |= shapes(base_folder(steps.parent))
   here = {tree.path_name(p): tuple(s.shape) for p, s in jax.tree.leaves_with_path(expected)}
   for name in sorted(there.keys() | here.keys()):
     if there.get(name) != here.get(name):
       raise ValueError(
         f"checkpoint {steps / str(step)} is of another architecture: {name} is "
-        f"{there.get(name)} there, {here.get(name)} in the model"
+        f"{there.get(name)} there, {here.get(name)} in the model: set `model` as it was made"
       )

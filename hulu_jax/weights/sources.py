@@ -140,7 +140,7 @@ class Run:
         "hulu_jax.save(hulu_jax.load(RUN), FOLDER, layout=...) writes it merged, "
         "weights.adapters.write_run the adapters alone"
       )
-    self._state = checkpoint.newest(workdir)
+    self._state = checkpoint.newest(workdir, quick=True)
     steps, step = checkpoint.folder(workdir), int(self._state.parent.name)
     checkpoint.check_shapes(steps, step, hulu.specs(config))
     self._averaged = frozenset[str]()

@@ -153,7 +153,7 @@ def test_the_projector_uses_the_exact_gelu():
 
 
 def test_what_cannot_be_built_is_refused():
-  with pytest.raises(ValueError, match="unknown remat 'half'; there are: none, full"):
+  with pytest.raises(ValueError, match="unknown remat 'half'; there are: none, save_dots"):
     dataclasses.replace(FLOAT32, vision_remat="half")
   tiny = presets.TINY
   odd = type(tiny.vision)(**{**vars(tiny.vision), "head_dim": 18})

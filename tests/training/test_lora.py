@@ -44,7 +44,7 @@ def config(base, **changes) -> ConfigDict:
     c.data.mixture = c.data.mixture[:1]
     c.shapes = {"text": {"tokens": 160, "supervised": 40, "visual": 8, "groups": ()}}
     c.compute.vision_remat = c.compute.decoder_remat = "none"
-    c.checkpoint = {"every": 1, "keep": 3}
+    c.checkpoint = {"every": 1, "keep": 3, "keep_every": None, "strict": False}
     c.peft, c.trainable = ConfigDict(LORA), "decoder/norm"
     c.init_from = base and str(base)
     for key, value in changes.items():
