@@ -16,8 +16,12 @@ from hulu_jax.training.plan import StepPlan
 
 def heading(name: str, cfg: ConfigDict, topology: Topology | None) -> str:
   """Which stage, of what, where."""
-  mesh = " x ".join(f"{axis} {n}" for axis, n in cfg.mesh.items())
-  where = f"{topology.name} ({topology.size} chips), " if topology else ""
+  mesh = " x ".join(f"{axis} {n}" for axis, n in cfg.mesh.items() if n > 1) or "of one device"
+  where = (
+    f"{topology.name} ({topology.size} chip{'s' if topology.size > 1 else ''}), "
+    if topology
+    else ""
+  )
   rows = f"{cfg.rows} rows" + (f" in {cfg.accumulate} microbatches" if cfg.accumulate > 1 else "")
   return f"{cfg.model}, stage {name}: {cfg.steps} steps of {rows} on {where}mesh {mesh}"
 

@@ -44,7 +44,7 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
     RuntimeError: emulated devices that would hang.
   """
   platform.check()
-  sizes = _sizes(_filled(shape, jax.device_count()))
+  sizes = _sizes(filled(shape, jax.device_count()))
   if math.prod(sizes) != jax.device_count():
     raise ValueError(
       f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} needs {math.prod(sizes)} devices, "
@@ -56,7 +56,7 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
 
 def mesh_over(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
   """The same mesh over devices that need not be here: those of a topology, to compile for."""
-  return jax.make_mesh(*_axes(_sizes(_filled(shape, len(devices)))), devices=devices)
+  return jax.make_mesh(*_axes(_sizes(filled(shape, len(devices)))), devices=devices)
 
 
 def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
@@ -93,7 +93,7 @@ def _axes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[str, ...], tup
   return found, names, (AxisType.Explicit,) * len(split)
 
 
-def _filled(shape: Mapping[str, int], devices: int) -> dict[str, int]:
+def filled(shape: Mapping[str, int], devices: int) -> dict[str, int]:
   """`shape` with the devices that remain in place of a -1."""
   open_axes = [name for name, size in shape.items() if size == -1]
   if len(open_axes) > 1:
