@@ -62,11 +62,27 @@ def mesh_over(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> jax.sh
 def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
   """The same devices with `context` counted to `fsdp`, for programs that keep rows whole.
 
-  Every parameter lies on the devices where it lay, so handing them over moves nothing.
+  Every parameter lies on the devices where it lay, so handing it over (`moved`) moves nothing.
   """
+  if context_ways(mesh) == 1:
+    return mesh
   data, fsdp, context, tensor = (mesh.shape.get(name, 1) for name in MESH_AXES)
   sizes, names, types = _axes((data, fsdp * context, 1, tensor))
   return jax.sharding.Mesh(mesh.devices.reshape(sizes), names, axis_types=types)
+
+
+def moved(arrays: Any, mesh: jax.sharding.Mesh) -> Any:
+  """A tree of arrays of some mesh on `without_context` of it."""
+
+  def one(x: jax.Array) -> jax.Array:
+    axes = [
+      tuple(dict.fromkeys("fsdp" if m == "context" else m for m in _tuple(entry)))
+      for entry in x.sharding.spec
+    ]
+    spec = jax.P(*(entry or None for entry in axes))
+    return jax.device_put(x, jax.NamedSharding(mesh, spec))
+
+  return jax.tree.map(one, arrays)
 
 
 def one_device_mesh() -> jax.sharding.Mesh:
