@@ -19,6 +19,13 @@ def get_config():
   c.epochs = ml_collections.config_dict.placeholder(int)
   c.steps = 2500
   c.report_every = 20
+  # None, or {"every": steps, "limit": records, "new_tokens": of an answer, "mixture": (...)}.
+  c.evaluation = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
+  c.trackers = ("tensorboard",)
+  # Operations a second of one device, where `hulu_jax/core/chips.py` does not have it.
+  c.peak_flops = ml_collections.config_dict.placeholder(float)
+  # None, or {"first": step, "steps": how many}.
+  c.profile = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)

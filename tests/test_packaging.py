@@ -70,7 +70,9 @@ def imported(folder: str) -> Iterator[tuple[str, str]]:
 
 def test_every_import_is_declared():
   # Those of extras are imported inside functions: `test_layers.py` sees to it.
-  optional = {name for extra in ("quickstart", "verify", "hub") for name in extras()[extra]}
+  optional = {
+    name for extra in ("quickstart", "verify", "hub", "track") for name in extras()[extra]
+  }
   known = set(required()) | {n.replace("_", "-") for n in optional} | {"scikit-image", "skimage"}
   wrong = [f"{file}: {found}" for file, found in imported("hulu_jax") if found not in known]
   assert not wrong, "\n".join(wrong)

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hulu_jax.data.stats import KINDS
-from hulu_jax.data.stats import MODALITIES
+from hulu_jax.data.counts import KINDS
+from hulu_jax.data.schema import MODALITIES
 
 _WIDTH = 140
 

@@ -1,6 +1,6 @@
 """What a long command shows while it runs: a live line on a terminal, few lines elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import time
 from typing import Any
 
@@ -40,13 +40,25 @@ class Line:
     if self._live:
       self._progress.stop()
 
-  def update(self, step: int, scalars: Mapping[str, float], part: str = "") -> None:
-    """Shows where the run is and a few numbers of that step; part: of the run, by name."""
-    said = (f"{name} {value:.3f}" for name, value in scalars.items())
-    numbers = "  ".join([part, *said] if part else said)
+  def update(
+    self, step: int, scalars: Mapping[str, float], part: str = "", more: Sequence[str] = ()
+  ) -> None:
+    """Shows where the run is and a few numbers of that step.
+
+    part: of the run, by name; more: said as it is, after the numbers.
+    """
+    said = [f"{name} {value:.3f}" for name, value in scalars.items()]
+    numbers = "  ".join([*([part] if part else ()), *said, *more])
     if self._live:
       self._progress.update(self._task, completed=step, numbers=numbers)
     elif step * _LINES // self._total > self._printed:
       self._printed = step * _LINES // self._total
       seconds = time.monotonic() - self._started
       print(f"{self._title} {step}/{self._total}  {seconds:.0f} s  {numbers}", flush=True)
+
+  def say(self, text: str) -> None:
+    """A line that stays, above the live one where there is one."""
+    if self._live:
+      self._progress.console.print(text, highlight=False)
+    else:
+      print(text, flush=True)

@@ -1,12 +1,9 @@
 """`hulu train`: runs an experiment file to its last step, or goes on from where it stopped."""
 
 import contextlib
-import dataclasses
-import importlib.metadata
 import json
 from pathlib import Path
 import sys
-import time
 import traceback
 from typing import NamedTuple
 
@@ -15,35 +12,35 @@ import jax
 from ml_collections import ConfigDict
 from ml_collections import config_flags
 
+from hulu_jax.cli import _evaluation
 from hulu_jax.cli import _progress
-from hulu_jax.core import memory
-from hulu_jax.core import params as P
 from hulu_jax.core import platform
 from hulu_jax.data.pipeline import Packed
 from hulu_jax.kernels import choice
-from hulu_jax.models import hulu
-from hulu_jax.models import presets
 from hulu_jax.training import epochs
 from hulu_jax.training import loop
 from hulu_jax.training import processes
 from hulu_jax.training import stages
+from hulu_jax.training.metrics import EVALUATION
+from hulu_jax.training.reports import Report
 
 _EXAMPLE = (
   "usage: hulu train --config=experiments/quickstart.py --workdir=runs/quickstart "
   "[--config.steps=100]\n\n"
   "Every key of the experiment file is a flag.  The same command again goes on from the newest "
   "checkpoint.\n\n"
+  "  --quiet        print nothing but errors; metrics.jsonl has everything\n"
   "  --records      write the ids of the records in each step to records.jsonl\n"
   "  --coordinator  HOST:PORT of the first process, with --processes and --process (from 0): one\n"
   "                 run over several processes, started alike on each; `auto` asks the cluster"
 )
-_RUN, _RECORDS = "run.json", "records.jsonl"
-_PACKAGES = ("hulu_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+_RECORDS = "records.jsonl"
 
 
 class _Arguments(NamedTuple):
   config: ConfigDict
   workdir: Path
+  quiet: bool
   records: bool
   coordinator: str | None
   processes: int | None
@@ -81,6 +78,7 @@ def _parse(argv: list[str]) -> _Arguments:
   workdir = flags.DEFINE_string(
     "workdir", None, "Where checkpoints, metrics and tokenizer go.", flag_values=values
   )
+  quiet = flags.DEFINE_bool("quiet", False, "Print errors only.", flag_values=values)
   records = flags.DEFINE_bool("records", False, "List the records.", flag_values=values)
   coordinator = flags.DEFINE_string("coordinator", None, "HOST:PORT or auto.", flag_values=values)
   count = flags.DEFINE_integer("processes", None, "How many there are.", flag_values=values)
@@ -92,7 +90,13 @@ def _parse(argv: list[str]) -> _Arguments:
   if {explicit} != {value is not None for value in (count.value, number.value)}:
     raise flags.Error("--coordinator=HOST:PORT, --processes and --process go together")
   return _Arguments(
-    config.value, Path(workdir.value), records.value, coordinator.value, count.value, number.value
+    config.value,
+    Path(workdir.value),
+    quiet.value,
+    records.value,
+    coordinator.value,
+    count.value,
+    number.value,
   )
 
 
@@ -116,28 +120,42 @@ def _refuse(error: Exception) -> int:
 
 
 def _train(args: _Arguments) -> None:
-  started = time.monotonic()
   cfg = epochs.counted(args.config, args.workdir)
   steps = stages.plan(cfg)[-1].last
   kernels = choice.resolve(cfg.compute.kernels.to_dict(), jax.default_backend())
-  if processes.is_first():
+  shows = processes.is_first() and not args.quiet
+  if shows:
     print(f"kernels: {choice.described(kernels)}", flush=True)
   with contextlib.ExitStack() as stack:
-    line = stack.enter_context(_progress.Line("train", steps)) if processes.is_first() else None
+    line = stack.enter_context(_progress.Line("train", steps)) if shows else None
 
-    def report(told: loop.Report) -> None:
-      scalars = told.scalars
-      shown = {k: v for k, v in scalars.items() if k == "loss" or k.startswith("loss/")}
+    def report(told: Report) -> None:
       if line is not None:
-        line.update(told.step, shown, told.stage if cfg.stages else "")
+        _show(line, told, told.stage if cfg.stages else "")
 
     def watch(step: int, packed: Packed) -> None:
       if args.records:
         _list_records(args.workdir / processes.own_file(_RECORDS), step, packed)
 
-    loop.train(cfg, args.workdir, report, watch)
-  if processes.is_first():
-    _record(cfg, kernels, args.workdir, time.monotonic() - started)
+    loop.train(cfg, args.workdir, report, watch, _evaluation.make)
+
+
+def _show(line: _progress.Line, told: Report, stage: str) -> None:
+  """Loss and speed in the running line; an evaluation in one of its own."""
+  losses = {k: v for k, v in told.scalars.items() if k == "loss" or k.startswith("loss/")}
+  speed = []
+  if "tokens_per_second" in told.speed:
+    speed.append(f"{told.speed['tokens_per_second']:,.0f} tokens/s")
+  if "utilisation" in told.speed:
+    speed.append(f"{told.speed['utilisation']:.1%} of peak")
+  line.update(told.step, losses, stage, speed)
+  found = [
+    f"{name.removeprefix(EVALUATION)} {value:.3f}"
+    for name, value in told.scalars.items()
+    if name.startswith((f"{EVALUATION}loss", f"{EVALUATION}exact")) and "_by_" not in name
+  ]
+  if found:
+    line.say(f"evaluation at step {told.step}: {'  '.join(found)}")
 
 
 def _list_records(path: Path, step: int, packed: Packed) -> None:
@@ -145,22 +163,3 @@ def _list_records(path: Path, step: int, packed: Packed) -> None:
   line = {"step": step, "shape": packed.shape, "rows": packed.ids}
   with path.open("a") as file:
     file.write(json.dumps(line) + "\n")
-
-
-def _record(cfg: ConfigDict, kernels: choice.Kernels, workdir: Path, seconds: float) -> None:
-  """Writes what ran into `run.json`; the seconds of a resumed run add up."""
-  path = workdir / _RUN
-  before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
-  run = {
-    "config": json.loads(cfg.to_json_best_effort()),
-    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    "parameters": P.count(hulu.specs(presets.get(cfg.model))),
-    "kernels": dataclasses.asdict(kernels),
-    "devices": [d.device_kind for d in jax.devices()],
-    "steps": stages.plan(cfg)[-1].last,
-    "seconds": before + seconds,
-    "peak_memory_mb": memory.peak() / 2**20,
-  }
-  whole = path.with_suffix(".tmp")  # a kill in the middle must not leave half a file
-  whole.write_text(json.dumps(run, indent=2) + "\n")
-  whole.replace(path)

@@ -42,10 +42,10 @@ class BadRecords:
         bad.file,
       )
 
-  def info(self) -> Mapping[str, float]:
-    """Metrics: all, and by dataset and kind."""
-    split = {f"skipped/{what}": float(n) for what, n in self._counts.items()}
-    return {"skipped": float(self._counts.total()), **split}
+  @property
+  def counts(self) -> Mapping[str, int]:
+    """By "label of the dataset/kind", those so far."""
+    return dict(self._counts)
 
   def get_state(self) -> dict[str, Any]:
     """The counts so far."""

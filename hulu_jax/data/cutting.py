@@ -11,7 +11,7 @@ The rule, in this order; each step only if the one before was not enough.
 The search tries whole numbers by halves, so it is quick and always ends the same way.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from typing import TypeVar
 
@@ -126,10 +126,10 @@ def said(media: Iterable[Media]) -> tuple[str, ...]:
   return tuple(what for what, lost in zip(WHAT, (frames, smaller), strict=True) if lost)
 
 
-def counts(examples: Sequence[Example]) -> Mapping[str, float]:
-  """Metrics: how many of these records were cut, in all and by what they lost."""
-  split = {f"cut/{what}": float(sum(what in e.cut for e in examples)) for what in WHAT}
-  return {"cut": float(sum(bool(e.cut) for e in examples)), **split}
+def counts(examples: Sequence[Example]) -> dict[str, int]:
+  """How many of these records were cut, in all and by what they lost."""
+  split = {f"cut/{what}": sum(what in e.cut for e in examples) for what in WHAT}
+  return {"cut": sum(bool(e.cut) for e in examples), **split}
 
 
 def _counted(medium: Media) -> int:

@@ -71,6 +71,7 @@ def empty_batch(shape: StepShape) -> Batch:
     **ints,
     loss_index=np.full((shape.rows, shape.supervised), shape.tokens, np.int32),
     loss_weights=np.zeros((shape.rows, shape.supervised), np.float32),
+    loss_modality=np.zeros((shape.rows, shape.supervised), np.int32),
     patches=tuple(
       np.zeros((shape.rows, g.slots, g.size, PATCH**2 * g.channels), np.uint8) for g in groups
     ),
@@ -97,6 +98,7 @@ def _write_row(
     supervised = np.flatnonzero(example.weights[1:])
     batch.loss_index[r, loss : loss + len(supervised)] = start + supervised
     batch.loss_weights[r, loss : loss + len(supervised)] = example.weights[1:][supervised]
+    batch.loss_modality[r, loss : loss + len(supervised)] = example.modality
     ahead = iter(places)
     for visual in example.visuals:
       runs = [run for _ in lengths.encoded(visual) for run in next(ahead)]

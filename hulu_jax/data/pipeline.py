@@ -15,12 +15,11 @@ from typing import Any
 from absl import flags
 import grain
 
-from hulu_jax.data import cutting
+from hulu_jax.data import counts as counts_lib
 from hulu_jax.data import fingerprint
 from hulu_jax.data import lengths as lengths_lib
 from hulu_jax.data import mixture as mixture_lib
 from hulu_jax.data import packing
-from hulu_jax.data import stats
 from hulu_jax.data.ahead import Ahead
 from hulu_jax.data.bad_records import BadRecords
 from hulu_jax.data.examples import Builder
@@ -39,17 +38,19 @@ class Packed:
   """A batch, and what only the host wants to know of it.
 
   shape: number of its step shape.
-  info: `fill/tokens`, `fill/patches`, `fill/supervised` (fractions); `tokens/text`, `tokens/image`,
-    `tokens/volume`, `tokens/video` (after compression); `kept` (visual tokens kept over all), and
-    `kept/image`, `kept/volume`, `kept/video` of those the batch holds; `skipped` (bad records that
-    this shard met since the start of the run; also by dataset and kind).
+  counts: of this shard's rows, see `data.counts`; those of all shards add up to the step's.
   ids: per row, "label of the dataset/id of the record" of each example, in order.
   """
 
   batch: Batch
   shape: int
-  info: Mapping[str, float]
+  counts: counts_lib.Counts
   ids: tuple[tuple[str, ...], ...]
+
+  @property
+  def info(self) -> Mapping[str, float]:
+    """The metrics of this shard's rows alone."""
+    return counts_lib.metrics(self.counts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,22 +174,15 @@ class _Iterator(grain.DatasetIterator):
       for example in examples:
         if not packer.add_to(r, example):
           raise ValueError(f"a record of dataset {example.source} is longer than planned")
-    return Packed(packer.batch(), shape, self._info(self._shapes[shape], packer.examples), ids)
-
-  def _info(self, s: StepShape, examples: Sequence[Example]) -> Mapping[str, float]:
-    tokens, patches, supervised = stats.room(examples)
-    capacity = s.rows * sum(g.slots * g.size for g in s.groups)
-    return {
-      "fill/tokens": tokens / (s.rows * s.tokens),
-      "fill/patches": patches / max(capacity, 1),
-      "fill/supervised": supervised / (s.rows * s.supervised),
-      **stats.by_modality(examples),
-      **cutting.counts(examples),
-      **self._skipped(),
+    counts = {
+      **counts_lib.filled(self._shapes[shape], packer.examples),
+      **counts_lib.held(packer.examples, self._labels),
+      **counts_lib.skipped(self._skipped(), self._labels),
     }
+    return Packed(packer.batch(), shape, counts, ids)
 
-  def _skipped(self) -> Mapping[str, float]:
-    return self._bad.info()
+  def _skipped(self) -> Mapping[str, int]:
+    return self._bad.counts
 
   def _forget(self) -> None:
     """What was begun, and what failed: a state from before goes on from before."""
@@ -333,8 +327,10 @@ class _PlannedIterator(_Iterator):
         good.append(example)
     return good
 
-  def _skipped(self) -> Mapping[str, float]:
-    return Counter(self._refusals.info()) + Counter(self._bad.info()) or {"skipped": 0.0}
+  def _skipped(self) -> Mapping[str, int]:
+    """Its own, and on the first shard what the plan refused, which all know alike."""
+    refused = self._refusals.counts if self._shard[0] == 0 else {}
+    return Counter(refused) + Counter(self._bad.counts)
 
   def get_state(self) -> dict[str, Any]:
     return {

@@ -7,6 +7,8 @@ import numpy as np
 
 Array = Any  # numpy on the host, a jax.Array on the device
 
+# What a sample shows, by number: it is of the last of these that it holds.
+MODALITIES = ("text", "image", "volume", "video")
 # Side of a patch in pixels: fixed by the contract, since a patch of one channel is 196 bytes.
 PATCH = 14
 
@@ -62,6 +64,11 @@ class Example:
   source: int
   cut: tuple[str, ...] = ()
 
+  @property
+  def modality(self) -> int:
+    """Its number in MODALITIES."""
+    return max((MODALITIES.index(v.kind) for v in self.visuals), default=0)
+
 
 class Group(NamedTuple):
   """One patch group of a step shape: `slots` of `size` patches per row, for frames of like kind."""
@@ -94,6 +101,7 @@ class Batch(NamedTuple):
     segment; positions count the compressed sequence and restart per sample; segment 0 is padding.
   loss_index: int32 [B, K] supervised positions, padding points past L.
   loss_weights: float32 [B, K]
+  loss_modality: int32 [B, K] of their samples, numbers of MODALITIES; for metrics.
   source: int32 [B, L] dataset number.
   patches[g]: uint8 [B, slots, size, 196 * channels]
   patch_segment[g]: int32 [B, slots, size] frame number inside the slot, 0 is padding.
@@ -109,6 +117,7 @@ class Batch(NamedTuple):
   segments: Array
   loss_index: Array
   loss_weights: Array
+  loss_modality: Array
   source: Array
   patches: tuple[Array, ...]
   patch_segment: tuple[Array, ...]

@@ -1,4 +1,4 @@
-"""What a mixture is made of: per batch for metrics, and per record for `hulu data stats`."""
+"""What a mixture is made of, per record and per step shape, for `hulu data stats`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -13,40 +13,15 @@ from hulu_jax.data import lengths as lengths_lib
 from hulu_jax.data.compression import Compression
 from hulu_jax.data.examples import Builder
 from hulu_jax.data.lengths import Length
+from hulu_jax.data.schema import MODALITIES
 from hulu_jax.data.schema import Batch
 from hulu_jax.data.schema import Example
 from hulu_jax.data.schema import StepShape
 from hulu_jax.data.schema import Visual
 from hulu_jax.media.errors import BadRecord
 
-KINDS = ("image", "volume", "video")
-MODALITIES = ("text", *KINDS)
 # What needs no threshold; `fixed` is counted where the policy states its own.
 _MODES = ("off", "hulumed", "videollama3")
-
-
-def room(examples: Sequence[Example]) -> tuple[int, int, int]:
-  """Tokens, patches and supervised positions of examples."""
-  return (
-    sum(len(e.tokens) for e in examples),
-    sum(m.frames * m.patches for e in examples for v in e.visuals for m in lengths_lib.encoded(v)),
-    sum(int(np.count_nonzero(e.weights[1:])) for e in examples),
-  )
-
-
-def by_modality(examples: Sequence[Example]) -> Mapping[str, float]:
-  """Metrics: tokens of each modality, the fraction of visual tokens kept, in all and by kind."""
-  whole, kept = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
-  for visual in (v for e in examples for v in e.visuals):
-    whole[visual.kind] += visual.keep.size
-    kept[visual.kind] += int(np.count_nonzero(visual.keep))
-  text = sum(len(e.tokens) for e in examples) - sum(kept.values())
-  return {
-    "tokens/text": float(text),
-    **{f"tokens/{kind}": float(kept[kind]) for kind in KINDS},
-    "kept": sum(kept.values()) / max(sum(whole.values()), 1),
-    **{f"kept/{kind}": kept[kind] / whole[kind] for kind in KINDS if whole[kind]},
-  }
 
 
 class Seen(NamedTuple):

@@ -53,6 +53,15 @@ def _slots(media: Sequence[Medium], size: int) -> int:
 def to_batch(prompts: Sequence[Example], rows: int) -> tuple[Batch, StepShape]:
   """Row i holds prompt i; rows past the last prompt are padding."""
   shape = shape_for(prompts, rows)
+  return fill(prompts, shape), shape
+
+
+def fill(prompts: Sequence[Example], shape: StepShape) -> Batch:
+  """A batch of a shape of `shape_for`: row i holds prompt i; rows past the last are padding.
+
+  Raises:
+    ValueError: a prompt that the shape does not hold.
+  """
   one = shape._replace(rows=1)
   batches = []
   for prompt in prompts:
@@ -60,5 +69,5 @@ def to_batch(prompts: Sequence[Example], rows: int) -> tuple[Batch, StepShape]:
     if not packer.add(prompt):
       raise ValueError(f"a prompt does not fit its own shape: {packing.refusal(prompt, one)}")
     batches.append(packer.batch())
-  batches += [packing.empty_batch(one)] * (rows - len(prompts))
-  return packing.concatenate(batches), shape
+  batches += [packing.empty_batch(one)] * (shape.rows - len(prompts))
+  return packing.concatenate(batches)

@@ -20,6 +20,8 @@ from hulu_jax.training.footprint import Footprint
 _LADDER = (
   ("none", "none"),
   ("save_dots", "save_dots"),
+  ("save_qkv_out", "save_qkv_out"),
+  ("save_qkv_out", "save_qkv_out"),
   ("save_attention", "save_attention"),
   ("full", "save_attention"),
   ("full", "full"),

@@ -27,7 +27,7 @@ from hulu_jax.training.state import TrainState
 
 # Multiples of what one layer's widest activation takes, and of its width, that live at once in its
 # backward: the two gated branches and their gradients, where they are not kept from forward.
-_WIDE = {"full": 4, "save_attention": 4, "save_dots": 2, "none": 2}
+_WIDE = {"full": 4, "save_attention": 4, "save_qkv_out": 4, "save_dots": 2, "none": 2}
 _NARROW = 8
 
 

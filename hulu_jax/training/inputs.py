@@ -56,24 +56,36 @@ def iterator(
     listing=workdir / processes.own_file(BAD_RECORDS),
   )
 
-  budget = settings.budget(cfg)
-  cache = Cache(Path(cfg.data.cache), cfg.data.cache_bytes) if cfg.data.cache else None
+  data = pipeline.Data(
+    mixture=settings.mixture(cfg.data.mixture),
+    datasets=datasets,
+    builders=builders(cfg, program, len(datasets), tokenizer, read),
+    lengths=stored_lengths.of_all(datasets, program.policy, tokenizer, settings.budget(cfg)),
+  )
+  return pipeline.train_iterator(data, program.shapes, shard, options)
 
-  def make_builder(source: int) -> Builder:
-    return Builder(
+
+def builders(
+  cfg: ConfigDict,
+  program: Program,
+  datasets: int,
+  tokenizer: Tokenizer,
+  read: Callable[..., Media],
+) -> list[Builder]:
+  """What makes examples of the records of so many datasets, by their number.
+
+  cfg: of a stage; read: as `decoding` gives it.
+  """
+  cache = Cache(Path(cfg.data.cache), cfg.data.cache_bytes) if cfg.data.cache else None
+  return [
+    Builder(
       tokenizer=tokenizer,
       policy=program.policy,
       root=Path(cfg.data.root),
       source=source,
       reader=read,
-      budget=budget,
+      budget=settings.budget(cfg),
       cache=cache,
     )
-
-  data = pipeline.Data(
-    mixture=settings.mixture(cfg.data.mixture),
-    datasets=datasets,
-    builders=[make_builder(number) for number in range(len(datasets))],
-    lengths=stored_lengths.of_all(datasets, program.policy, tokenizer, budget),
-  )
-  return pipeline.train_iterator(data, program.shapes, shard, options)
+    for source in range(datasets)
+  ]

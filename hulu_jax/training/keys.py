@@ -18,6 +18,8 @@ _TOP = (
   *("accumulate", "checkpoint", "compute", "data", "dtypes", "ema", "epochs", "init_from"),
   *("loss_weighting", "mesh", "model", "optimizer", "peft", "policy", "report_every", "rows"),
   *("seed", "shapes", "stages", "steps", "tokenizer", "trainable", "z_loss"),
+  # What a run tells of itself: see docs/metrics.md.
+  *("evaluation", "peak_flops", "profile", "trackers"),
 )
 # Groups that are read key by key; they may hold more, as the whole experiment may.
 _READ: Mapping[str, Sequence[str]] = {
@@ -25,6 +27,11 @@ _READ: Mapping[str, Sequence[str]] = {
     *("cache", "cache_bytes", "cut", "lookahead", "max_bad", "mixture", "patience", "prefetch"),
     *("root", "threads", "timeout"),
   ),
+}
+# Groups that may be None; else they have these keys and no others.
+_OPTIONAL: Mapping[str, Sequence[str]] = {
+  "evaluation": ("every", "limit", "mixture", "new_tokens"),
+  "profile": ("first", "steps"),
 }
 # Groups that are one object each: what has no field there is a mistake.
 _OBJECTS: Mapping[str, Any] = {
@@ -66,17 +73,32 @@ def _problems(cfg: ConfigDict) -> Iterator[str]:
   for group, needed in _READ.items():
     if group in cfg:
       yield from _missing(f"{group}.", needed, cfg[group])
+  for group, needed in _OPTIONAL.items():
+    if cfg.get(group) is not None:
+      yield from _missing(f"{group}.", needed, cfg[group])
+      yield from _unknown(group, needed, cfg[group])
+      yield from _uncountable(group, cfg[group])
   for group, kind in _OBJECTS.items():
     if group not in cfg:
       continue
     fields = dataclasses.fields(kind)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING]
     yield from _missing(f"{group}.", needed, cfg[group])
-    known = [field.name for field in fields]
-    for key in sorted(set(cfg[group]) - set(known)):
-      near = difflib.get_close_matches(key, known, n=1)
-      meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-      yield f"has no use for {group}.{key} ({meant})"
+    yield from _unknown(group, [field.name for field in fields], cfg[group])
+
+
+def _uncountable(group: str, found: ConfigDict) -> Iterator[str]:
+  for key, value in found.items():
+    countable = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if key != "mixture" and not countable:
+      yield f"says {group}.{key} = {value!r} (expected a whole number from 1)"
+
+
+def _unknown(group: str, known: Sequence[str], found: ConfigDict) -> Iterator[str]:
+  for key in sorted(set(found) - set(known)):
+    near = difflib.get_close_matches(key, known, n=1)
+    meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    yield f"has no use for {group}.{key} ({meant})"
 
 
 def _missing(prefix: str, needed: Sequence[str], found: ConfigDict) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,40 +20,48 @@ from hulu_jax.data.tokenizer import Tokenizer
 from hulu_jax.training import build as build_lib
 from hulu_jax.training import epochs
 from hulu_jax.training import inputs
-from hulu_jax.training import metrics as metrics_lib
 from hulu_jax.training import processes
+from hulu_jax.training import profile
 from hulu_jax.training import stages as stages_lib
 from hulu_jax.training import start
 from hulu_jax.training import tokenizers
+from hulu_jax.training import trackers
 from hulu_jax.training.build import Program
 from hulu_jax.training.checkpoint import Checkpoints
 from hulu_jax.training.checkpoint import Settings
+from hulu_jax.training.reports import Ended
+from hulu_jax.training.reports import Report
+from hulu_jax.training.reports import Reports
 from hulu_jax.training.stages import Stage
 from hulu_jax.training.state import TrainState
+from hulu_jax.training.writers import Writers
 from hulu_jax.weights import checkpoint as stored
 
-
-class Report(NamedTuple):
-  """Where a run is.  step: counted through all stages; scalars: the step's metrics by name."""
-
-  stage: str
-  step: int
-  scalars: Mapping[str, float]
-
-
 Watch = Callable[[int, Packed], None]
+# What an evaluation of a state found, by name.
+Evaluate = Callable[[TrainState], Mapping[str, float]]
+
+
+class Setting(NamedTuple):
+  """What an evaluation is made for: a stage, and what it runs on."""
+
+  stage: Stage
+  program: Program
+  words: Tokenizer
+  mesh: jax.sharding.Mesh
 
 
 class _Run(NamedTuple):
-  """What all stages of a run share.  writer: of the first process, None on the others."""
+  """What all stages of a run share.  writers: of the first process, None on the others."""
 
   workdir: Path
   mesh: jax.sharding.Mesh
   words: Tokenizer
   checkpoints: Checkpoints
-  writer: metrics_lib.Writer | None
-  report: Callable[[Report], None]
+  profile: profile.Window
+  writers: Writers | None
   watch: Watch
+  evaluation: Callable[[Setting], Evaluate] | None
 
 
 def train(
@@ -60,6 +69,7 @@ def train(
   workdir: Path,
   report: Callable[[Report], None],
   watch: Watch = lambda step, packed: None,
+  evaluation: Callable[[Setting], Evaluate] | None = None,
 ) -> TrainState:
   """Runs `cfg`, stage by stage, to its last step; goes on where a checkpoint in `workdir` is.
 
@@ -67,13 +77,16 @@ def train(
 
   report: told every `cfg.report_every` steps, one step late; first process only.
   watch: gets (step, this process's rows) before every step.
+  evaluation: makes, for a stage, what is asked of its state every `cfg.evaluation.every` steps and
+  at its end; every process calls it alike.
 
   Raises:
     ValueError: an experiment, a mesh, data or a checkpoint that do not fit each other; data that
-      end too early.
+      end too early; a tracker that is not installed.
   """
   cfg = epochs.counted(cfg, workdir)
   stages = stages_lib.plan(cfg)
+  trackers.check(cfg.trackers)
   programs = build_lib.of_stages(stages, jax.default_backend())
   adapters = programs[0].adapters
   if adapters is not None and len(stages) > 1:
@@ -91,10 +104,11 @@ def train(
 
   with (
     jax.set_mesh(mesh),
-    _writing(workdir) as writer,
+    _writing(workdir, cfg, report) as writers,
+    profile.Window(cfg.profile, workdir) as window,
     Checkpoints(workdir, Settings(**cfg.checkpoint.to_dict()), adapters) as checkpoints,
   ):
-    run = _Run(workdir, mesh, words, checkpoints, writer, report, watch)
+    run = _Run(workdir, mesh, words, checkpoints, window, writers, watch, evaluation)
     latest, state = checkpoints.latest or 0, None
     for stage, program, own in zip(stages, programs, datasets, strict=True):
       if latest >= stage.last and stage is not stages[-1]:
@@ -112,27 +126,36 @@ def _steps(
   """One stage, from where `state` is to its last step."""
   rows, checkpoints = sharding.batch_sharding(run.mesh), run.checkpoints
   step_fns = [jax.jit(step, donate_argnames="state") for step in program.steps]
-  finish = _finisher(run, stage)
-  if processes.is_first():
+  write = None if run.writers is None else run.writers.write
+  reports = Reports(stage, program, state, run.mesh, write)
+  evaluate = _evaluation(run, stage, program) if int(state.step) < stage.last else None
+  if run.writers is not None:
     # Now that there is a state, nothing is refused any more.
     _describe(program, run.words, run.workdir)
+    run.writers.begin(stage, program, run.mesh, data.get_state()["fingerprint"])
 
   pending = None
-  # Order matters: batch, step, report (of the step before), save.
+  # Order matters: batch, step, report (of the step before), evaluate, save.
   for step in range(int(state.step) + 1, stage.last + 1):
     packed = next(data, None)
     if packed is None:
       break
     run.watch(step, packed)
     checkpoints.check()
+    run.profile.before(step)
     state, metrics = step_fns[packed.shape](state, build_lib.to_global(packed.batch, rows))
+    counts = processes.total(packed.counts, run.mesh)
     if pending:
-      finish(*pending)  # one step late, so that the device never waits for the host
-    pending = (step, metrics, packed.info)
+      reports.finish(pending)  # one step late, so that the device never waits for the host
+    pending = Ended(step, packed.shape, metrics, counts)
+    run.profile.after(step, metrics)
+    if evaluate and (step % stage.cfg.evaluation.every == 0 or step == stage.last):
+      reports.finish(pending, functools.partial(evaluate, state))
+      pending = None
     if step % stage.cfg.checkpoint.every == 0 or step == stage.last:
       checkpoints.save(step, state, data)
   if pending:
-    finish(*pending)
+    reports.finish(pending)
   if int(state.step) < stage.last:
     raise _ended(state, stage, checkpoints, data)
   return state
@@ -154,26 +177,25 @@ def _ended(
 
 
 @contextlib.contextmanager
-def _writing(workdir: Path) -> Iterator[metrics_lib.Writer | None]:
+def _writing(
+  workdir: Path, cfg: ConfigDict, report: Callable[[Report], None]
+) -> Iterator[Writers | None]:
   if not processes.is_first():
     yield None
     return
-  with metrics_lib.Writer(workdir) as writer:
-    yield writer
+  with Writers(workdir, cfg, report) as writers:
+    yield writers
 
 
-def _finisher(run: _Run, stage: Stage) -> Callable[[int, Any, Mapping[str, float]], None]:
-  """What to do with a step's metrics: wait for them, and now and then write and report them."""
-  names = [entry["label"] for entry in stage.cfg.data.mixture]
-
-  def finish(step: int, metrics: Any, info: Mapping[str, float]) -> None:
-    jax.block_until_ready(metrics)
-    if run.writer and (step % stage.cfg.report_every == 0 or step == stage.last):
-      scalars = metrics_lib.scalars(metrics, names) | dict(info)
-      run.writer.write(step, scalars)
-      run.report(Report(stage.name, step, scalars))
-
-  return finish
+def _evaluation(run: _Run, stage: Stage, program: Program) -> Evaluate | None:
+  """What the experiment asks for, if it does."""
+  if stage.cfg.evaluation is None:
+    return None
+  if run.evaluation is None:
+    raise ValueError(
+      "config.evaluation asks for one, but `train` was given none to make; see hulu train"
+    )
+  return run.evaluation(Setting(stage, program, run.words, run.mesh))
 
 
 @contextlib.contextmanager

@@ -77,5 +77,5 @@ def _in_chunks(
 
 
 def by_source(values: jax.Array, source: jax.Array, number: int) -> jax.Array:
-  """Sums values [batch, k] by dataset: source int [batch, k] -> float32 [number]."""
+  """Sums values [batch, k] by dataset or modality: source int [batch, k] -> float32 [number]."""
   return jnp.stack([jnp.sum(jnp.where(source == n, values, 0.0)) for n in range(number)])

@@ -1,11 +1,13 @@
 """What the processes of one run do together or leave to the first of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import hashlib
 
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
+
+from hulu_jax.core import sharding
 
 
 def is_first() -> bool:
@@ -59,3 +61,26 @@ def agree(named: Mapping[str, str]) -> None:
       f"not the same on every process: {', '.join(said)} differ from process 0; all must "
       "be started with one experiment and read the same files"
     )
+
+
+def total(counts: Mapping[str, int], mesh: jax.sharding.Mesh) -> Callable[[], Mapping[str, int]]:
+  """Adds up what the data shards counted; the sum is ready when the devices come to it.
+
+  counts: of this process's rows, the same names on every process.  Several processes that load the
+  same rows count once.  Called by all processes alike; what it returns
+  waits, so whoever calls that one step late waits for nothing.
+  """
+  if jax.process_count() == 1:
+    return lambda: counts
+  names = sorted(counts)
+  ways, shards = sharding.batch_ways(mesh), sharding.data_shards(mesh)[1]
+  own = np.zeros((ways // shards, len(names)), np.int32)
+  own[0] = [counts[name] for name in names]
+  rows = sharding.batch_sharding(mesh)
+  added = _added(jax.make_array_from_process_local_data(rows, own))
+  return lambda: dict(zip(names, np.asarray(added).tolist(), strict=True))
+
+
+@jax.jit
+def _added(parts: jax.Array) -> jax.Array:
+  return parts.sum(axis=0)

@@ -89,6 +89,7 @@ def base(size: str) -> ml_collections.ConfigDict:
   c.epochs = config_dict.placeholder(int)
   c.steps = 1000
   c.report_every = 10
+  _tell(c)
   c.stages = ()
   c.init_from = config_dict.placeholder(str)
   c.tokenizer = config_dict.placeholder(str)
@@ -132,6 +133,17 @@ def base(size: str) -> ml_collections.ConfigDict:
   if size == "smoke":
     _smoke(c)
   return c
+
+
+def _tell(c: ml_collections.ConfigDict) -> None:
+  """What a run tells of itself on the way; docs/metrics.md."""
+  # None, or {"every": steps, "limit": records, "new_tokens": of an answer, "mixture": (...)}.
+  c.evaluation = config_dict.placeholder(ml_collections.ConfigDict)
+  c.trackers = ("tensorboard",)
+  # Operations a second of one device, where `hulu_jax/core/chips.py` does not have it.
+  c.peak_flops = config_dict.placeholder(float)
+  # None, or {"first": step, "steps": how many}.
+  c.profile = config_dict.placeholder(ml_collections.ConfigDict)
 
 
 def _optimizer() -> dict[str, Any]:

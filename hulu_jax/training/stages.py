@@ -16,14 +16,18 @@ from hulu_jax.training import keys
 _SHARED = (
   "checkpoint",
   "compute",
+  "evaluation",
   "init_from",
   "mesh",
   "model",
+  "peak_flops",
   "peft",
+  "profile",
   "report_every",
   "seed",
   "stages",
   "tokenizer",
+  "trackers",
 )
 # A stage that names one of these means all of it, not additions to it.
 _WHOLE = ("compression", "mixture", "shapes")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from hulu_jax.core import tree
+from hulu_jax.data.schema import MODALITIES
 from hulu_jax.data.schema import Batch
 from hulu_jax.models import decoder
 from hulu_jax.models import hulu
@@ -53,6 +54,10 @@ def make_loss(
       "weight": jnp.sum(batch.loss_weights),
       "loss_by_dataset": losses.by_source(loss, source, datasets),
       "weight_by_dataset": losses.by_source(batch.loss_weights, source, datasets),
+      "loss_by_modality": losses.by_source(loss, batch.loss_modality, len(MODALITIES)),
+      "weight_by_modality": losses.by_source(
+        batch.loss_weights, batch.loss_modality, len(MODALITIES)
+      ),
     }
     return jnp.sum(loss), sums
 

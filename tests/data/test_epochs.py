@@ -58,7 +58,7 @@ def test_every_record_comes_out_once_an_epoch(data, tokenizer):
     got = whole(iterate(data, threads=threads, prefetch=prefetch))
     assert Counter(n for packed in got for n in numbers(packed.batch, tokenizer)) == WANT
   assert [p.batch.tokens.shape for p in got] == [(4, SHAPES[p.shape].tokens) for p in got]
-  assert sum(p.info["fill/tokens"] == 0 for p in got) == 0
+  assert sum(p.info["padding/tokens"] == 1 for p in got) == 0
 
 
 def test_after_the_end_there_is_nothing_again(data):

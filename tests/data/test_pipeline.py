@@ -165,8 +165,8 @@ def test_info_says_how_full_a_batch_is(builder):
   iterator = iterate(builder, [Numbered(0, 30)], [PLAIN])
   for packed in take(iterator, 4):
     batch, info = packed.batch, packed.info
-    assert info["fill/tokens"] == np.count_nonzero(batch.segments) / batch.segments.size
-    assert info["fill/patches"] == np.count_nonzero(batch.patch_segment[0]) / (2 * 2 * 16)
+    assert info["padding/tokens"] == np.count_nonzero(batch.segments == 0) / batch.segments.size
+    assert info["padding/patches"] == np.count_nonzero(batch.patch_segment[0] == 0) / (2 * 2 * 16)
     assert info["kept"] in (0.0, 1.0)  # pictures are never compressed
     assert info["skipped"] == 0.0
 

@@ -1,5 +1,6 @@
 """Batches by a plan that every shard makes alike: same rows for any shards, exact resume."""
 
+from collections import Counter
 import dataclasses
 import json
 
@@ -103,6 +104,17 @@ def test_a_record_that_broke_since_leaves_a_hole_and_is_counted(data, tokenizer,
   assert got[-1].info["skipped/a/missing"] == got[-1].info["skipped"] >= 1
   (line, *_) = [json.loads(text) for text in listing.read_text().splitlines()]
   assert (line["dataset"], line["record"], line["kind"]) == ("a", 4, "missing")
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+def test_counts_of_shards_add_up_to_those_of_one(data, shards):
+  """Also of what the plan refuses, which every shard knows of."""
+  whole = take(iterate(data), 6)
+  parts = [take(iterate(data, (n, shards)), 6) for n in range(shards)]
+  for step, one in enumerate(whole):
+    total = sum((Counter(part[step].counts) for part in parts), Counter())
+    assert {name: total[name] for name in one.counts} == one.counts
+    assert all(part[step].counts.keys() == one.counts.keys() for part in parts)
 
 
 def test_several_shapes_on_several_shards_need_lengths(data):

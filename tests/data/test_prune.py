@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from hulu_jax.data import counts
 from hulu_jax.data import lengths
 from hulu_jax.data import packing
-from hulu_jax.data import stats
 from hulu_jax.data import stored_lengths
 from hulu_jax.data import vision
 from hulu_jax.data.compression import Compression
@@ -83,7 +83,7 @@ def test_lengths_stats_and_prompts_count_what_is_encoded(builder, name):
   patches = sum(int(v.keep.sum()) * v.merge**2 for v in example.visuals)
   length = lengths.of(example)
   assert sum(m.frames * m.patches for m in length.media) == patches
-  assert stats.room([example])[1] == patches
+  assert counts.room([example])[1] == patches
   batch, _ = prompts.to_batch([example], 1)
   assert sum(np.count_nonzero(s) for s in batch.patch_segment) == patches
 

@@ -7,11 +7,13 @@ import pytest
 
 from experiments import finetune_vqa
 from hulu_jax.data import compression
+from hulu_jax.data import counts
 from hulu_jax.data import packing
 from hulu_jax.data import settings
 from hulu_jax.data import stats
 from hulu_jax.data import vision
 from hulu_jax.data.compression import Compression
+from hulu_jax.data.schema import MODALITIES
 from hulu_jax.data.schema import Group
 from hulu_jax.data.schema import StepShape
 from hulu_jax.data.stats import Cost
@@ -56,10 +58,14 @@ def packed(examples):
   return packer.batch()
 
 
+def metrics(examples):
+  return counts.metrics(counts.held(examples, ["a"]))
+
+
 def test_metrics_by_modality_add_up_to_the_batch(examples, packed):
-  info = stats.by_modality(examples)
+  info = metrics(examples)
   visual = np.count_nonzero(packed.visual_slot < SHAPE.visual)
-  assert sum(info[f"tokens/{kind}"] for kind in stats.KINDS) == visual
+  assert sum(info[f"tokens/{kind}"] for kind in counts.KINDS) == visual
   assert info["tokens/text"] == np.count_nonzero(packed.segments) - visual
   assert info["tokens/image"] == 12  # 3 x 4 patches, never compressed
   assert info["kept/image"] == 1.0 and info["kept/video"] == 1.0
@@ -70,13 +76,13 @@ def test_metrics_by_modality_add_up_to_the_batch(examples, packed):
 
 
 def test_a_batch_without_media_has_no_fractions(examples):
-  info = stats.by_modality(examples[:1])
+  info = metrics(examples[:1])
   assert info["tokens/text"] == len(examples[0].tokens) and info["tokens/image"] == 0
   assert info["kept"] == 0.0 and "kept/image" not in info
 
 
 def test_room_is_what_a_batch_holds(examples, packed):
-  tokens, patches, supervised = stats.room(examples)
+  tokens, patches, supervised = counts.room(examples)
   held = stats.used(packed, SHAPE)
   assert held.tolist() == [tokens, supervised, patches, 12 + 16 + 16]
   assert tokens == np.count_nonzero(packed.segments)
@@ -91,7 +97,8 @@ def test_the_pipeline_says_them_of_every_batch(builder):
     visual = np.count_nonzero(batch.visual_slot < test_pipeline.SHAPE.visual)
     assert info["tokens/image"] == visual and info["tokens/volume"] == 0
     assert info["tokens/text"] == np.count_nonzero(batch.segments) - visual
-    assert info["fill/supervised"] == np.count_nonzero(batch.loss_weights) / batch.loss_weights.size
+    unused = np.count_nonzero(batch.loss_weights == 0)
+    assert info["padding/supervised"] == unused / batch.loss_weights.size
     assert ("kept/image" in info) == (visual > 0) and "kept/volume" not in info
 
 
@@ -127,13 +134,13 @@ def test_a_measuring_builder_builds_the_same(builder, examples):
   measuring(numbered[5])
   assert sorted(measuring.seen) == list(range(5))
   row = stats.dataset_row(measuring.seen.values(), "fixed")
-  info = stats.by_modality(examples)
-  assert row["tokens"] == {kind: info[f"tokens/{kind}"] for kind in stats.MODALITIES}
+  info = metrics(examples)
+  assert row["tokens"] == {kind: info[f"tokens/{kind}"] for kind in MODALITIES}
   assert row["kept"]["volume"]["fixed"] == info["kept/volume"]
   assert row["kept"]["volume"]["off"] == 1.0
   # The first frame too loses all but one token, as the released code does.
   assert row["kept"]["volume"]["hulumed"] == 10 / 40
-  assert row["samples"] == 5 and row["patches"] == stats.room(examples)[1]
+  assert row["samples"] == 5 and row["patches"] == counts.room(examples)[1]
 
 
 def test_a_shape_pays_for_all_its_room_and_uses_what_it_holds(packed):

@@ -27,9 +27,11 @@ TEXT = (80, 24, 8, ())
 # Four devices of context may share a row: its slots, and its tokens in eight chunks.
 PICTURE = (104, 24, 36, ((4, 12, 1, 1),))
 VOLUME = (120, 24, 48, ((4, 12, 1, 1), (4, 16, 1, 2)))
-# Kind of run -> its step shapes.  `plain` has no lengths: each shard packs its own records.
+# Kind of run -> its step shapes.  `plain` has no lengths: each shard packs its own records; `asked`
+# is `planned` with an evaluation.
 SHAPES = {
   "planned": {"picture": PICTURE, "volume": VOLUME},
+  "asked": {"picture": PICTURE, "volume": VOLUME},
   "three": {"text": TEXT, "picture": PICTURE, "volume": VOLUME},
   "plain": {"volume": VOLUME},
 }
@@ -48,6 +50,8 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   """A kind of SHAPES over the data in a folder, on one device."""
   kind, folder = kind_and_folder.split("@")
   c = ml_collections.ConfigDict()
+  c.evaluation = c.profile = c.peak_flops = None
+  c.trackers = ("tensorboard",)
   c.seed, c.model, c.report_every = 3, "tiny", 1
   c.steps = ml_collections.config_dict.placeholder(int)
   c.epochs = ml_collections.config_dict.placeholder(int)
@@ -115,6 +119,9 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.rows = 4
   names = ("tokens", "supervised", "visual", "groups")
   c.shapes = {name: dict(zip(names, sizes, strict=True)) for name, sizes in SHAPES[kind].items()}
+  if kind == "asked":
+    asked = ml_collections.ConfigDict(entry | {"lengths": None, "shuffle": False})
+    c.evaluation = {"every": 3, "limit": 15, "new_tokens": 4, "mixture": (asked,)}
   c.checkpoint = {"every": 3, "keep": 4, "keep_every": None, "strict": False}
   return c
 
@@ -210,10 +217,14 @@ class Run:
       assert code == 0, errors[-3000:]
     return self
 
+  def lines(self) -> dict[int, dict[str, float]]:
+    """What metrics.jsonl says, by step."""
+    lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
+    return {line["step"]: line for line in map(json.loads, lines)}
+
   def losses(self) -> dict[int, float]:
     """By step, the last time it ran."""
-    lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
-    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+    return {step: line["loss"] for step, line in self.lines().items()}
 
 
 def records(workdir: Path, process: int = 0) -> list[dict]:

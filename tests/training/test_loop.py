@@ -48,9 +48,9 @@ def test_reports_every_step_of_every_dataset(straight):
   seen, _ = straight
   assert sorted(seen) == list(range(1, STEPS + 1))
   last = seen[STEPS]
-  assert {"loss", "grad_norm", "loss/text", "loss/2D", "kept", "fill/tokens"} <= last.keys()
+  assert {"loss", "grad_norm", "loss/text", "loss/2D", "kept", "padding/tokens"} <= last.keys()
   assert last["loss"] < seen[1]["loss"]
-  assert 0 < last["fill/tokens"] <= 1 and 0 < last["fill/patches"] <= 1
+  assert 0 <= last["padding/tokens"] < 1 and 0 <= last["padding/patches"] < 1
 
 
 def test_resume_is_bitwise(straight, tmp_path):
@@ -98,8 +98,8 @@ def test_one_device_by_the_command_line(straight, root, tmp_path):
     assert line["loss"] == pytest.approx(straight[0][line["step"]]["loss"], rel=1e-5)
   run = json.loads((tmp_path / "run" / "run.json").read_text())
   assert run["parameters"] == 333_920
-  assert run["kernels"]["decoder_attention"] == "xla"
-  assert run["config"]["model"] == "tiny" and run["versions"]["jax"] == jax.__version__
+  assert run["starts"][0]["kernels"]["decoder_attention"] == "xla"
+  assert run["config"]["model"] == "tiny" and run["starts"][0]["versions"]["jax"] == jax.__version__
 
 
 def test_frozen_parts_stay_and_have_no_optimizer_state(tmp_path):

@@ -57,6 +57,30 @@ def test_two_processes_train_on_the_rows_of_one(one, two):
   assert_losses(two, one)
 
 
+def test_what_the_host_counts_is_that_of_both(one, two):
+  """Tokens, padding, kept and skipped of a step are sums over the rows of both processes."""
+  got = two.lines()
+  for step, line in one.lines().items():
+    counted = ("tokens", "supervised", "padding", "kept", "cut", "skipped")
+    names = [name for name in line if name.startswith(counted) and name != "tokens_per_second"]
+    assert len(names) > 15
+    assert {name: got[step][name] for name in names} == {name: line[name] for name in names}
+
+
+@pytest.mark.slow  # 60 seconds
+@pytest.mark.parametrize("mesh", [DATA, "--config.mesh.tensor=2"])
+def test_both_evaluate_as_one(mesh, small_data, tmp_path):
+  one = Run("asked", small_data, tmp_path / "one", mesh, devices=2).succeed().lines()
+  two = Run("asked", small_data, tmp_path / "two", mesh, processes=2).succeed().lines()
+  for step in (3, STEPS):
+    names = [name for name in one[step] if name.startswith("eval/")]
+    assert {"eval/loss", "eval/exact", "eval/loss_by_modality/volume"} <= set(names)
+    assert one[step]["eval/records"] == 15
+    for name in names:
+      # float32: only the order of sums between processes differs.
+      assert two[step][name] == pytest.approx(one[step][name], rel=1e-5)
+
+
 def test_what_a_run_writes_once_is_written_once(one, two):
   names = {path.name for path in two.workdir.iterdir()}
   assert names == {path.name for path in one.workdir.iterdir()} | {"records-1.jsonl"}
