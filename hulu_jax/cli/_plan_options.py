@@ -93,8 +93,8 @@ def _fits(config: ConfigDict, topology: Topology | None) -> None:
   config.mesh = sharding.filled(config.mesh, topology.size)
   size = math.prod(config.mesh.values())
   if size != topology.size:
-    has = ",".join(f"{axis}={n}" for axis, n in config.mesh.items())
+    has = " x ".join(str(config.mesh.get(axis, 1)) for axis in sharding.MESH_AXES)
     raise ValueError(
-      f"the mesh {has} has {size} devices, {topology.name} has {topology.size}; say for example "
-      f"--mesh=fsdp={topology.size}"
+      f"the mesh {has} ({', '.join(sharding.MESH_AXES)}) has {size} devices, {topology.name} has "
+      f"{topology.size}; say for example --mesh=fsdp={topology.size}"
     )
