@@ -18,7 +18,7 @@ class Chip(NamedTuple):
   bandwidth: float
 
 
-# Sources, read in 2026: cloud.google.com/tpu/docs/{v5e,v5p,v6e} (system architecture tables), and
+# Sources: cloud.google.com/tpu/docs/{v5e,v5p,v6e} (system architecture tables), and
 # NVIDIA's data sheets of the SXM modules (A100 80GB, H100, H200), without sparsity.
 CHIPS: Mapping[str, Chip] = {
   "v5e": Chip("tpu", ("TPU v5 lite", "TPU v5e"), 197e12, 16e9, 819e9),
