@@ -43,7 +43,7 @@ def attention_flops(segments: jax.Array, heads: int, head_dim: int) -> float:
   _, numbers = rows.padded((), segments, block)
 
   def pairs(row: jax.Array) -> jax.Array:
-    return xla.over_pairs(lambda pair, n: n + 1, jnp.int32(0), row[None], False, block)
+    return xla.over_pairs(lambda pair, n: n + 1, jnp.int32(0), (row[None],) * 2, None, False, block)
 
   visited = int(jax.lax.map(pairs, numbers).sum())
   return 4.0 * visited * block**2 * heads * head_dim

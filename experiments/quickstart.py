@@ -29,7 +29,7 @@ def get_config():
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = ml_collections.config_dict.placeholder(str)
-  c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.mesh = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "full", "decoder_remat": "full"}
   # All patches, and all logits, at once.
   c.compute.vision_pass = ml_collections.config_dict.placeholder(int)

@@ -174,10 +174,11 @@ def load(
   """Loads a run folder of `hulu train`, a Hugging Face folder, or a preset with random weights.
 
   tokenizer: file or folder; needed where the source has none.  dtype: of parameters of a Hugging
-  Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device.  seed:
-  of a preset's weights.  adapters: a Hugging Face PEFT folder (LoRA) for this model; a run folder's
-  own come with it, merged where others are given.  ema: of a run folder the moving average of what
-  trained, in place of the last values.
+  Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device, and
+  `context` counts to `fsdp`, since a prompt's row stays whole.  seed: of a preset's weights.
+  adapters: a Hugging Face PEFT folder (LoRA) for this model; a run folder's own come with it,
+  merged where others are given.  ema: of a run folder the moving average of what trained, in place
+  of the last values.
 
   Raises:
     FileNotFoundError: neither a folder of these kinds nor a preset.
@@ -185,7 +186,8 @@ def load(
       where one is asked for.
   """
   path = Path(source)
-  where = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)
+  whole = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)
+  where = sharding.without_context(whole)
   policy = vision.HULUMED
   if checkpoint.is_run(path):
     config, policy = checkpoint.read_description(path)

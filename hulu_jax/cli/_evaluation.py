@@ -35,6 +35,7 @@ def make(setting: Setting) -> Evaluate:
   loss = answer_loss.make(program, labels, mesh)
   asker = Asker(
     config=program.config,
+    specs=program.specs,
     compute=program.compute,
     tokenizer=setting.words,
     mesh=mesh,

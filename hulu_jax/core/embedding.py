@@ -19,13 +19,14 @@ def lookup(table: jax.Array, tokens: jax.Array, dtype: Any) -> jax.Array:
   if out is None:
     return table.astype(dtype)[tokens]
   rows_spec = sharding.spec(("vocab", None))
-  vocab_axis = sharding.RULES["vocab"]
+  vocab_axis, split = sharding.RULES["vocab"], sharding.ways("vocab") > 1
 
   def local(rows: jax.Array, ids: jax.Array) -> jax.Array:
-    own = ids - jax.lax.axis_index(vocab_axis) * rows.shape[0]
+    own = ids - jax.lax.axis_index(vocab_axis) * rows.shape[0] if split else ids
     inside = (own >= 0) & (own < rows.shape[0])
     found = rows[jnp.clip(own, 0, rows.shape[0] - 1)]
-    return jax.lax.psum(jnp.where(inside[..., None], found, 0), vocab_axis)
+    found = jnp.where(inside[..., None], found, 0)
+    return jax.lax.psum(found, vocab_axis) if split else found
 
   look = jax.shard_map(local, in_specs=(rows_spec, sharding.spec(("batch", "seq"))), out_specs=out)
   return look(jax.reshard(table.astype(dtype), rows_spec), tokens)

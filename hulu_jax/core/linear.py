@@ -1,6 +1,7 @@
 """One einsum for every weight: a new kind of weight (low-rank, int8) registers its own rule."""
 
 import abc
+from collections.abc import Mapping
 import functools
 from typing import Any
 
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 from hulu_jax.core import sharding
 
 # The letters of an equation are logical axes, so the sharding of a result is read off the equation.
-LETTERS = {
+LETTERS: Mapping[str, str | None] = {
   "b": "batch",
   "s": "seq",
+  "n": "part",
+  "t": None,
   "e": "act_embed",
   "h": "heads",
   "k": "kv_heads",

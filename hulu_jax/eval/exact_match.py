@@ -20,12 +20,13 @@ from hulu_jax.models.scan import Compute
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asker:
-  """Asks on a mesh, `rows` prompts at a time; several processes call it alike.
+  """Asks on a mesh, about `rows` prompts at a time; several processes call it alike.
 
-  rows: a multiple of what the mesh needs; new_tokens: of an answer at most.
+  specs: of the parameters; new_tokens: of an answer at most.
   """
 
   config: HuluConfig
+  specs: P.Specs
   compute: Compute
   tokenizer: Tokenizer
   mesh: jax.sharding.Mesh
@@ -43,13 +44,14 @@ class Asker:
       )
 
   def answers(self, params: P.Params, prompts: Sequence[Example]) -> list[str]:
-    """One greedy answer per prompt, all padded to one shape, so that one program serves them.
-
-    Call it under `jax.set_mesh(mesh)`.
-    """
+    """One greedy answer per prompt, all padded to one shape, so that one program serves them."""
     if not prompts:
       return []
-    shape = prompts_lib.shape_for(prompts, self.rows)
+    mesh = sharding.without_context(self.mesh)  # a cache keeps rows whole
+    params = jax.device_put(params, sharding.shardings(self.specs, mesh))
+    fewest = sharding.fewest_rows(mesh)
+    rows = -(-self.rows // fewest) * fewest
+    shape = prompts_lib.shape_for(prompts, rows)
     plan = generate.Plan(
       config=self.config,
       # Nothing is differentiated, and a prompt's slots need not fall into the passes of a step.
@@ -59,17 +61,18 @@ class Asker:
       new_tokens=self.new_tokens,
       sampling=GREEDY,
     )
-    number, shards = sharding.data_shards(self.mesh)
-    size = self.rows // shards
-    where = sharding.batch_sharding(self.mesh)
+    number, shards = sharding.data_shards(mesh)
+    size = rows // shards
+    where = sharding.batch_sharding(mesh)
     found: list[str] = []
-    for start in range(0, len(prompts), self.rows):
-      asked = prompts[start : start + self.rows]
+    for start in range(0, len(prompts), rows):
+      asked = prompts[start : start + rows]
       own = prompts_lib.fill(asked[number * size :][:size], shape._replace(rows=size))
       batch = jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(where, np.asarray(x)), own
       )
-      ids = generate.generate(params, batch, jax.random.key(0), plan)
+      with jax.set_mesh(mesh):
+        ids = generate.generate(params, batch, jax.random.key(0), plan)
       found += [self._text(row) for row in _fetched(ids)[: len(asked)]]
     return found
 

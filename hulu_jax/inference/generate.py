@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.core import context
 from hulu_jax.core import params as P
 from hulu_jax.data.schema import Batch
 from hulu_jax.inference import cache as cache_lib
@@ -49,7 +50,16 @@ class _Loop(NamedTuple):
 def prefill(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> tuple[jax.Array, Cache]:
-  """One prompt per row -> (hidden [batch, L, embed], the cache of its L positions)."""
+  """One prompt per row -> (hidden [batch, L, embed], the cache of its L positions).
+
+  Raises:
+    ValueError: a mesh that deals rows over context.
+  """
+  if context.ways() > 1:
+    raise ValueError(
+      f"generation on a mesh with context = {context.ways()}; a cache keeps rows whole: hand in "
+      "`core.sharding.without_context` of the mesh"
+    )
 
   def attend(q, k, v, _):
     name = compute.kernels.decoder_attention

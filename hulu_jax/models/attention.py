@@ -4,7 +4,9 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.core import context
 from hulu_jax.kernels.attention import api
+from hulu_jax.kernels.attention import over_context
 
 
 def in_slots(
@@ -36,6 +38,9 @@ def in_rows(
   """Every token over itself and what came before it in its sample.
 
   q: [batch, seq, heads, head_dim]; k, v with kv_heads; segments: int [batch, seq], 0 is padding.
-  Returns the shape of q; what belongs to padding is zero.
+  Under a mesh with context all four are dealt over it (`core.context.deal`).  Returns the shape of
+  q; what belongs to padding is zero.
   """
+  if context.ways() > 1:
+    return over_context.attention(q, k, v, segments, implementation=implementation)
   return api.attention(q, k, v, segments, causal=True, implementation=implementation)

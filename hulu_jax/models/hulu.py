@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.core import context
 from hulu_jax.core import params as P
+from hulu_jax.kernels.token_compaction.reference import Sizes
 from hulu_jax.models import attention
 from hulu_jax.models import decoder
 from hulu_jax.models import projector
@@ -41,16 +43,36 @@ def visual_tokens(
   Raises:
     ValueError: `merges` that are not one per patch group.
   """
-  if len(merges) != len(batch.patches):
-    raise ValueError(f"merges {merges} for a batch of {len(batch.patches)} patch groups")
-  x = vision.encode(
-    w["vision"], batch.patches, batch.patch_segment, batch.patch_hw, c.vision, compute
-  )
-  sizes = tuple(
-    (s.shape[1] * s.shape[2], m) for s, m in zip(batch.patch_segment, merges, strict=True)
-  )
+  groups = (batch.patches, batch.patch_segment, batch.patch_hw)
+  x = vision.encode(w["vision"], *groups, c.vision, compute)
+  sizes = _sizes(batch.patch_segment, merges)
   kept = vision.kept_tokens(w["vision"], x, batch.visual_source, sizes, c.vision, compute)
   return projector.forward(w["projector"], kept)
+
+
+def visual_in_place(
+  w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
+) -> jax.Array:
+  """What `visual_tokens` gives, where the row's tokens lie over context: [batch, L, embed].
+
+  Each device encodes its share of the slots, and every token looks up its features before they are
+  projected.  Where no visual token goes there is what the projector makes of zeros.
+  """
+  segments = tuple(context.part(s) for s in batch.patch_segment)
+  patches, hw = ([context.part(x) for x in g] for g in (batch.patches, batch.patch_hw))
+  x = vision.encode(w["vision"], tuple(patches), segments, tuple(hw), c.vision, compute)
+  x = vision.pooled_tokens(w["vision"], x, _sizes(segments, merges), c.vision, compute)
+  pooled = tuple(patches // m**2 for patches, m in _sizes(batch.patch_segment, merges))
+  is_visual = batch.visual_slot < batch.visual_source.shape[1]
+  index = take_rows(batch.visual_source, batch.visual_slot)
+  index = context.deal(jnp.where(is_visual, index, sum(pooled)))
+  return projector.forward(w["projector"], context.look_up(x, index, pooled))
+
+
+def _sizes(segments: tuple[jax.Array, ...], merges: tuple[int, ...]) -> Sizes:
+  if len(merges) != len(segments):
+    raise ValueError(f"merges {merges} for a batch of {len(segments)} patch groups")
+  return tuple((s.shape[1] * s.shape[2], m) for s, m in zip(segments, merges, strict=True))
 
 
 def visual_counts(batch: Batch, merges: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
@@ -69,10 +91,15 @@ def visual_counts(batch: Batch, merges: tuple[int, ...]) -> tuple[jax.Array, jax
 def embed(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """Token embeddings with the visual tokens in their places: [batch, L, embed]."""
-  x = decoder.embed(w["decoder"], batch.tokens, compute)
+  """Token embeddings with the visual tokens in their places: [batch, L, embed], dealt over context
+  where the mesh has one."""
+  x = decoder.embed(w["decoder"], context.deal(batch.tokens), compute)
   if not batch.patches:
     return x
+  if context.ways() > 1:
+    is_visual = context.deal(batch.visual_slot) < batch.visual_source.shape[1]
+    seen = visual_in_place(w, batch, merges, c, compute)
+    return jnp.where(is_visual[..., None], seen, x)
   seen = visual_tokens(w, batch, merges, c, compute)
   is_visual = batch.visual_slot < seen.shape[1]
   return jnp.where(is_visual[..., None], take_rows(seen, batch.visual_slot), x)
@@ -81,31 +108,36 @@ def embed(
 def forward(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """Hidden states of every position: [batch, L, embed].
+  """Hidden states of every position: [batch, L, embed], dealt over context (`context.deal`).
 
   batch: a `data.schema.Batch` of arrays; merges: the merge size of each of its patch groups.
   """
+  segments = context.deal(batch.segments)
 
   def attend(q, k, v, cache):
     name = compute.kernels.decoder_attention
-    return attention.in_rows(q, k, v, batch.segments, name), cache
+    return attention.in_rows(q, k, v, segments, name), cache
 
   x = embed(w, batch, merges, c, compute)
-  return decoder.forward(w["decoder"], x, batch.positions, attend, None, c.decoder, compute)[0]
+  positions = context.deal(batch.positions)
+  return decoder.forward(w["decoder"], x, positions, attend, None, c.decoder, compute)[0]
 
 
 def logits(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
   """float32 [batch, L, vocab]: for short batches; training uses `supervised_hidden`."""
-  return decoder.logits(w["decoder"], forward(w, batch, merges, c, compute), c.decoder)
+  hidden = forward(w, batch, merges, c, compute)
+  return context.whole(decoder.logits(w["decoder"], hidden, c.decoder))
 
 
 def supervised_hidden(
   w: P.Params, batch: Batch, merges: tuple[int, ...], c: HuluConfig, compute: Compute
 ) -> jax.Array:
-  """Hidden states at `batch.loss_index`, [batch, K, embed]: the head never sees other positions."""
-  return take_rows(forward(w, batch, merges, c, compute), batch.loss_index)
+  """Hidden states at `batch.loss_index`, [batch, K, embed], K over context where the mesh has one:
+  the head never sees other positions."""
+  take = take_rows if context.ways() == 1 else context.take
+  return take(forward(w, batch, merges, c, compute), batch.loss_index)
 
 
 def supervised_logits(

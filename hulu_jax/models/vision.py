@@ -1,7 +1,8 @@
 """The vision encoder: uint8 patches to pooled features, all patch groups in one flat pass.
 
 GEMMs run flat over every group; only attention and pooling look at slots.  There is no class
-token, no absolute position and no attention between frames.
+token, no absolute position and no attention between frames.  Slots never meet, so under a mesh with
+context the rows here are parts of rows (`core.context.part`): letter n, axis "part".
 """
 
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def embed_patches(w: P.Params, patches: jax.Array, c: VisionConfig, compute: Com
 
   if name == "reference":
     return embed(patches, w["kernel"], w["bias"])[0]
-  rows = ("batch", None, None)
+  rows = ("part", None, None)
   run = sharding.per_shard(embed, (rows, (None, None), (None,)), (rows,))
   kernel = visual_tokenizer.folded(w["kernel"], patches.shape[-1]).astype(compute.dtype)
   return run(patches, _everywhere(kernel), _everywhere(w["bias"]))[0]
@@ -112,13 +113,13 @@ def layer(
   """One pre-norm block.  x: [batch, seq, embed]; angles: [batch, seq, head_dim / 2]."""
   h = layer_norm(x, w["attn_norm"]["scale"], w["attn_norm"]["bias"], c.norm_eps)
   q, k, v = (
-    scan.projected(einsum("bse,ehd->bshd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype)) for n in "qkv"
+    scan.projected(einsum("nte,ehd->nthd", h, w[n]) + w[f"{n}_bias"].astype(h.dtype)) for n in "qkv"
   )
   a = attend(rope.rotate(q, angles), rope.rotate(k, angles), v)
-  x = x + scan.projected(einsum("bshd,hde->bse", a, w["o"])) + w["o_bias"].astype(x.dtype)
+  x = x + scan.projected(einsum("nthd,hde->nte", a, w["o"])) + w["o_bias"].astype(x.dtype)
   h = layer_norm(x, w["mlp_norm"]["scale"], w["mlp_norm"]["bias"], c.norm_eps)
-  h = jax.nn.gelu(einsum("bse,em->bsm", h, w["up"]) + w["up_bias"].astype(h.dtype))
-  return x + einsum("bsm,me->bse", h, w["down"]) + w["down_bias"].astype(x.dtype)
+  h = jax.nn.gelu(einsum("nte,em->ntm", h, w["up"]) + w["up_bias"].astype(h.dtype))
+  return x + einsum("ntm,me->nte", h, w["down"]) + w["down_bias"].astype(x.dtype)
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -265,7 +266,18 @@ def kept_tokens(
     )
     return (found.tokens,)
 
-  rows = ("batch", None, None)
+  rows = ("part", None, None)
   # Also the reference: what is gathered inside one shard cannot move to another.
-  run = sharding.per_shard(compact, (rows, ("batch", None), (None,), (None,)), (rows,))
+  run = sharding.per_shard(compact, (rows, ("part", None), (None,), (None,)), (rows,))
   return run(x, index, w["norm"]["scale"], w["norm"]["bias"])[0]
+
+
+def pooled_tokens(
+  w: P.Params, x: jax.Array, sizes: Sizes, c: VisionConfig, compute: Compute
+) -> jax.Array:
+  """`kept_tokens` where all are kept, in order: [batch, pooled, embed]."""
+  pooled = sum(patches // merge**2 for patches, merge in sizes)
+  where = sharding.spec(("part", None))
+  index = jnp.arange(pooled, dtype=jnp.int32)
+  index = jnp.broadcast_to(index, (x.shape[0], pooled), out_sharding=where)
+  return kept_tokens(w, x, index, sizes, c, compute)

@@ -78,6 +78,9 @@ class Program:
         f"rows = {rows}; this mesh needs a multiple of {fewest}, times accumulate = "
         f"{self.accumulate}: {fewest * self.accumulate} or a multiple of it"
       )
+    ways = sharding_lib.context_ways(mesh)
+    for shape in self.shapes if ways > 1 else ():
+      _check_dealt(shape, ways)
 
   def abstract_batch(self, shape: int, sharding: jax.sharding.Sharding) -> Batch:
     """A batch's shapes, for tracing and compiling step `shape` without data."""
@@ -149,6 +152,18 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     losses=losses,
     steps=tuple(step(own) for own in losses),
   )
+
+
+def _check_dealt(shape: StepShape, ways: int) -> None:
+  """Raises where a row of this shape cannot be dealt over `ways` devices of context."""
+  slots = (group.slots for group in shape.groups)
+  needs = [("tokens", shape.tokens, 2 * ways), ("supervised", shape.supervised, ways)]
+  for name, found, multiple in [*needs, *(("slots", n, ways) for n in slots)]:
+    if found % multiple:
+      raise ValueError(
+        f"a shape of {name} = {found} on mesh axis context = {ways}; expected a multiple of "
+        f"{multiple} in every shape of config.shapes, or config.mesh.context = 1"
+      )
 
 
 def of_stages(stages: Sequence[Stage], platform: str) -> list[Program]:

@@ -207,7 +207,8 @@ class Working:
 
   @property
   def _rows(self) -> float:
-    return self.shape.rows / sharding.ways("batch", self.mesh)
+    """Of one chip; context deals tokens, slots and logits of a row alike."""
+    return self.shape.rows / sharding.ways("batch", self.mesh) / sharding.ways("seq", self.mesh)
 
   @property
   def _size(self) -> int:

@@ -6,6 +6,9 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from hulu_jax.core import context
+from hulu_jax.core import sharding
+
 
 def token_losses(logits: jax.Array, targets: jax.Array, z: float) -> jax.Array:
   """Cross entropy per position, and `z` times the square of the logarithm of its softmax sum, which
@@ -29,25 +32,48 @@ def in_chunks(
 ) -> jax.Array:
   """f(hidden, targets) over `chunk` positions at a time; backward makes their logits again.
 
-  hidden: [batch, k, embed]; targets: int [batch, k]; f gives [batch, positions], and so does this.
+  hidden: [batch, k, embed], k over context where the mesh has one, of which `chunk` then counts
+  each device's share; targets: int [batch, k]; f gives [batch, positions], and so does this.
   At a vocabulary of 152,064 the float32 logits of 4,096 positions take 2.5 GB; without a chunk all
   are held at once.
 
   Raises:
     ValueError: positions that do not fall into whole chunks.
   """
-  positions = targets.shape[1]
+  ways, tokens = context.ways(), sharding.spec(("batch", "seq"))
+  if ways > 1:
+    targets = jax.reshard(targets, tokens)
+  positions = targets.shape[1] // ways
   if chunk is None or positions <= chunk:
-    return f(hidden, targets)
+    found = f(hidden, targets)
+  else:
+    found = _in_chunks(f, hidden, targets, positions, chunk)
+  return found if ways == 1 else jax.reshard(found, sharding.spec(("batch", None)))
+
+
+def _in_chunks(
+  f: Callable[[jax.Array, jax.Array], jax.Array],
+  hidden: jax.Array,
+  targets: jax.Array,
+  positions: int,
+  chunk: int,
+) -> jax.Array:
+  """Every device cuts the `positions` of a row that it holds."""
   if positions % chunk:
     raise ValueError(f"{positions} supervised positions do not fall into chunks of {chunk}")
-  parts = (
-    einops.rearrange(hidden, "b (n k) e -> n b k e", k=chunk),
-    einops.rearrange(targets, "b (n k) -> n b k", k=chunk),
-  )
+
+  def cut(x: jax.Array) -> jax.Array:
+    return einops.rearrange(x, "b (n k) ... -> n b k ...", k=chunk)
+
+  def join(found: jax.Array) -> jax.Array:
+    return einops.rearrange(found, "n b k -> b (n k)")
+
+  if context.ways() > 1:
+    whole, parts = sharding.spec(("batch", "seq")), sharding.spec((None, "batch", "seq"))
+    cut = jax.shard_map(cut, in_specs=whole, out_specs=parts)
+    join = jax.shard_map(join, in_specs=parts, out_specs=whole)
   again = jax.checkpoint(f)
-  found = jax.lax.map(lambda part: again(*part), parts)
-  return einops.rearrange(found, "n b k -> b (n k)")
+  return join(jax.lax.map(lambda part: again(*part), (cut(hidden), cut(targets))))
 
 
 def by_source(values: jax.Array, source: jax.Array, number: int) -> jax.Array:

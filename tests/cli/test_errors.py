@@ -51,6 +51,8 @@ def test_every_command_has_help_with_an_example(command, capsys):
     ("--config.steps=three", "steps"),
     ("--config.model=hulu-8b", "no preset 'hulu-8b'; there are: tiny, hulu-4b"),
     ("--config.mesh.data=3", "needs 3 devices, found 8"),
+    ("--config.mesh.tensor=8", "decoder/layers/k: kv_heads = 2 does not divide over mesh axes te"),
+    ("--config.mesh.context=8", "a shape of tokens = 120 on mesh axis context = 8; expected a mul"),
     ("--config.trainable=encoder/.*", "pattern 'encoder/.*' matches no parameter"),
     ("--config.tokenizer=/nowhere", "no tokenizer in /nowhere"),
     ("--config.compute.decoder_remat=some", "decoder_remat: unknown remat 'some'; there are: none"),

@@ -71,10 +71,32 @@ def test_an_abstract_state_becomes_one_that_a_restore_can_place(mesh_2x2x2):
 
 
 def test_one_device_has_no_axes_to_mind(mesh_2x2x2):
-  """A batch of one row loses an explicit axis in a reshape, so one device has none."""
+  """Nor has an axis of one device on a larger mesh: a reshape of a batch of one row loses it."""
   alone = sharding.one_device_mesh()
   with jax.set_mesh(alone):
     assert sharding.spec(("batch", "mlp")) is None
   assert sharding.fewest_rows(alone) == 1
   assert sharding.fewest_rows(mesh_2x2x2) == 4
-  assert sharding.fewest_rows(sharding.abstract_mesh({"tensor": 4})) == 2
+  assert sharding.fewest_rows(sharding.abstract_mesh({"tensor": 4})) == 1
+  with jax.set_mesh(sharding.make_mesh({"fsdp": 4, "context": 2})):
+    assert sharding.spec(("batch", "mlp")) == jax.P("fsdp", None)
+    assert sharding.spec(("part",)) == jax.P(("fsdp", "context"))
+
+
+def test_one_axis_takes_the_devices_that_remain():
+  assert dict(sharding.make_mesh({"fsdp": -1, "tensor": 2}).shape) == {"fsdp": 4, "tensor": 2}
+  with pytest.raises(ValueError, match=r"\['data', 'fsdp'\] are all -1"):
+    sharding.make_mesh({"data": -1, "fsdp": -1})
+  with pytest.raises(ValueError, match="8 devices do not divide by 3"):
+    sharding.make_mesh({"data": 3, "fsdp": -1})
+  with pytest.raises(ValueError, match="mesh axes {'tensor': 0}; expected at least 1"):
+    sharding.make_mesh({"tensor": 0})
+
+
+def test_without_context_every_shard_stays_where_it_is():
+  mesh = sharding.make_mesh({"fsdp": 2, "context": 2, "tensor": 2})
+  folded = sharding.without_context(mesh)
+  assert dict(folded.shape) == {"fsdp": 4, "tensor": 2}
+  specs = {"w": P.ParamSpec((8, 6), ("embed", "mlp"), P.normal(1.0))}
+  here, there = (sharding.shardings(specs, m)["w"] for m in (mesh, folded))
+  assert here.devices_indices_map((8, 6)) == there.devices_indices_map((8, 6))

@@ -3,6 +3,7 @@
 As an experiment file: `--config=tests/training/small_run.py:KIND@FOLDER`, after `write(FOLDER)`.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -16,14 +17,16 @@ from PIL import Image
 
 from hulu_jax.data import tokenizer as tokenizer_lib
 from hulu_jax.data.examples import Builder
+from hulu_jax.models import presets
 from hulu_jax.training import build
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
 # Rows: (tokens, supervised, visual, groups).  Texts fit the first, pictures the second.
 TEXT = (80, 24, 8, ())
-PICTURE = (100, 24, 36, ((3, 12, 1, 1),))
-VOLUME = (120, 24, 48, ((3, 12, 1, 1), (4, 16, 1, 2)))
+# Four devices of context may share a row: its slots, and its tokens in eight chunks.
+PICTURE = (104, 24, 36, ((4, 12, 1, 1),))
+VOLUME = (120, 24, 48, ((4, 12, 1, 1), (4, 16, 1, 2)))
 # Kind of run -> its step shapes.  `plain` has no lengths: each shard packs its own records; `asked`
 # is `planned` with an evaluation.
 SHAPES = {
@@ -32,6 +35,13 @@ SHAPES = {
   "three": {"text": TEXT, "picture": PICTURE, "volume": VOLUME},
   "plain": {"volume": VOLUME},
 }
+# Heads for a tensor axis over all of eight devices, under a name that --config.model understands.
+_TINY = presets.TINY
+presets.PRESETS["eight-heads"] = dataclasses.replace(
+  _TINY,
+  vision=dataclasses.replace(_TINY.vision, heads=8),
+  decoder=dataclasses.replace(_TINY.decoder, heads=8, kv_heads=8),
+)
 # Compiles in half the time, the same on any number of processes.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
@@ -49,7 +59,7 @@ def get_config(kind_and_folder: str) -> ml_collections.ConfigDict:
   c.stages = ()
   c.init_from = ml_collections.config_dict.placeholder(str)
   c.tokenizer = folder
-  c.mesh = {"data": 1, "fsdp": 1, "tensor": 1}
+  c.mesh = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
   c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
   c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
   c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)

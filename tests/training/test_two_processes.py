@@ -68,7 +68,7 @@ def test_what_the_host_counts_is_that_of_both(one, two):
 
 
 @pytest.mark.slow  # 60 seconds
-@pytest.mark.parametrize("mesh", [DATA, "--config.mesh.tensor=2"])
+@pytest.mark.parametrize("mesh", [DATA, "--config.mesh.tensor=2", "--config.mesh.context=2"])
 def test_both_evaluate_as_one(mesh, small_data, tmp_path):
   one = Run("asked", small_data, tmp_path / "one", mesh, devices=2).succeed().lines()
   two = Run("asked", small_data, tmp_path / "two", mesh, processes=2).succeed().lines()
@@ -110,14 +110,39 @@ def test_two_processes_go_on_from_the_checkpoint_of_one(one, small_data, tmp_pat
   assert_losses(resumed, one)
 
 
-@pytest.mark.slow  # 20 seconds
-def test_processes_of_one_tensor_axis_load_the_same_rows(one, small_data, tmp_path):
-  spread = Run("planned", small_data, tmp_path, "--config.mesh.tensor=2", processes=2).succeed()
-  want = by_step(records(one.workdir))
-  assert by_step(records(tmp_path)) == by_step(records(tmp_path, 1)) == want
-  for step, loss in spread.losses().items():
-    # float32: rows are summed in one place, heads in two.
-    assert loss == pytest.approx(one.losses()[step], rel=1e-5)
+# Neighbours differ in `tensor`, then in `context`: both stretch over the two processes here.
+SPREAD = {
+  "rows": {"data": 2, "fsdp": 2, "tensor": 2},
+  "heads": {"tensor": 8},
+  "tokens": {"context": 4, "tensor": 2},
+}
+
+
+def flags(mesh):
+  return ["--config.model=eight-heads", *(f"--config.mesh.{k}={n}" for k, n in mesh.items())]
+
+
+@pytest.fixture(scope="module")
+def eight(small_data, tmp_path_factory):
+  """The run in one process of eight devices."""
+  workdir = tmp_path_factory.mktemp("eight")
+  return Run("planned", small_data, workdir, *flags(SPREAD["rows"]), devices=8).succeed()
+
+
+@pytest.mark.slow  # a minute each
+@pytest.mark.parametrize("over", SPREAD)
+def test_two_processes_of_four_devices_agree_with_one_of_eight(over, eight, small_data, tmp_path):
+  spread = flags(SPREAD[over])
+  run = Run("planned", small_data, tmp_path, *spread, processes=2, devices=4).succeed()
+  want = by_step(records(eight.workdir))
+  if over == "rows":
+    assert joined(tmp_path) == want
+  else:  # both hold a part of every row, so both load it
+    assert by_step(records(tmp_path)) == by_step(records(tmp_path, 1)) == want
+  assert sorted(run.losses()) == list(range(1, STEPS + 1))
+  for step, loss in run.losses().items():
+    # float32: rows, heads and tokens are summed in other places.
+    assert loss == pytest.approx(eight.losses()[step], rel=1e-5)
 
 
 @pytest.mark.slow  # 25 seconds

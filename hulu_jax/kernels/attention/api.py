@@ -27,7 +27,7 @@ def attention(
   key head h // (heads / kv_heads); segments: int [batch, ..., n], 0 is padding.  causal: a token
   sees itself and what came before it in its segment, else its whole segment.  Logits are divided by
   sqrt(head_dim); logits and softmax are float32.  Under an explicit mesh every device computes its
-  own rows and heads.
+  own rows (the parts of `core.context`, where there is context) and heads.
 
   Returns [batch, ..., n, heads, head_dim] in v's dtype, zeros where `segments` is 0.
 
@@ -35,7 +35,7 @@ def attention(
     ValueError: shapes or dtypes that do not fit together, or that this implementation does not
       support, or an unknown name; the message says what is supported and by which.
   """
-  _check(q, k, v, segments)
+  check(q, k, v, segments)
   if not math.prod(q.shape):
     return jnp.zeros(q.shape, v.dtype)
   match implementation:
@@ -57,15 +57,15 @@ def attention(
       )
     case _:
       raise ValueError(f"no attention {implementation!r}; there are: {', '.join(names.RUNS_ON)}")
-  middle = (None,) * (q.ndim - 4)
-  queries = ("batch", *middle, "seq", "heads", "head_dim")
-  keys = ("batch", *middle, "seq", "kv_heads", "head_dim")
-  inputs = (queries, keys, keys, ("batch", *middle, "seq"))
+  whole = ("part", *(None,) * (q.ndim - 3))
+  queries, keys = (*whole, "heads", "head_dim"), (*whole, "kv_heads", "head_dim")
+  inputs = (queries, keys, keys, whole)
   (out,) = sharding.per_shard(lambda *x: (run(*x),), inputs, (queries,))(q, k, v, segments)
   return out
 
 
-def _check(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> None:
+def check(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> None:
+  """Raises ValueError where shapes or dtypes do not fit together."""
   found = f"q {_form(q)}, k {_form(k)}, v {_form(v)}, segments {_form(segments)}"
   if q.ndim < 4 or q.ndim != k.ndim or k.shape != v.shape:
     raise ValueError(f"{found}: expected [batch, ..., n, heads, head_dim], k and v alike")

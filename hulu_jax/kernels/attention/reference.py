@@ -22,6 +22,26 @@ def attention(
   return checkpoint_name(out, names.SAVED)
 
 
+def later(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  own: jax.Array,
+  segments: jax.Array,
+  start: jax.Array,
+) -> jax.Array:
+  """Causal `attention` of some consecutive tokens of every row over the row.
+
+  q: [batch, queries, heads, head_dim]; k, v: [batch, n, kv_heads, head_dim]; own: int [batch,
+  queries], the queries' segments; segments: int [batch, n]; start: int [], the place of the first
+  query in its row.
+  """
+  order = start + jnp.arange(own.shape[-1])[:, None] >= jnp.arange(segments.shape[-1])
+  mask = order & (own[..., :, None] == segments[..., None, :]) & (own[..., :, None] > 0)
+  out = jnp.where(own[..., None, None] > 0, attend(q, k, v, mask), 0)
+  return checkpoint_name(out, names.SAVED)
+
+
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
   """Softmax attention under any mask, logits and softmax in float32.
 

@@ -27,11 +27,13 @@ LOGITS = 2**21
 
 
 class _Rows(NamedTuple):
-  """Some rows, heads before tokens: q [r, kv_heads, group, n, head_dim], k and v without group."""
+  """Some rows, heads before tokens: q [r, kv_heads, group, queries, head_dim], k and v [r,
+  kv_heads, n, head_dim]; own: the queries' segments, segments: the keys'."""
 
   q: jax.Array
   k: jax.Array
   v: jax.Array
+  own: jax.Array
   segments: jax.Array
 
 
@@ -55,15 +57,67 @@ def blockwise(
   return out[:, : q.shape[-3]].reshape(q.shape)
 
 
+def later(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  own: jax.Array,
+  segments: jax.Array,
+  start: jax.Array,
+) -> jax.Array:
+  """Causal `attention` of some consecutive tokens of every row over the row; see
+  `reference.later`."""
+  batch, queries, heads, _ = q.shape
+  if batch * heads * queries * k.shape[1] <= LOGITS:
+    return reference.later(q, k, v, own, segments, start)
+  block = rows_lib.block_size(queries, most=BLOCK, multiple=8)
+  return later_blockwise(q, k, v, own, segments, start, block=block)
+
+
+def later_blockwise(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  own: jax.Array,
+  segments: jax.Array,
+  start: jax.Array,
+  *,
+  block: int,
+) -> jax.Array:
+  """`later` in blocks of `block` tokens, whatever the size."""
+  (own_q,), own = rows_lib.padded((q,), own, block)
+  (own_k, own_v), segments = rows_lib.padded((k, v), segments, block)
+  return _later(own_q, own_k, own_v, own, segments, start, block)[:, : q.shape[1]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _later(q, k, v, own, segments, start, block):
+  return _forward(q, k, v, own, segments, start, True, block)[0]
+
+
+def _later_named(q, k, v, own, segments, start, block):
+  out, sums = named(_forward(q, k, v, own, segments, start, True, block))
+  return out, (q, k, v, own, segments, start, out, sums)
+
+
+def _later_backward(block, saved, d_out):
+  q, k, v, own, segments, start, out, sums = saved
+  grads = _backward((q, k, v, own, segments, out, sums), d_out, start, True, block)
+  return (*grads, None, None, None)
+
+
+_later.defvjp(_later_named, _later_backward)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attention(q, k, v, segments, causal, block):
-  return _forward(q, k, v, segments, causal, block)[0]
+  return _forward(q, k, v, segments, segments, None, causal, block)[0]
 
 
-def _forward(q, k, v, segments, causal, block):
-  """Attended values, and the logarithm of every query's softmax sum [rows, n, heads, 1]."""
-  one = functools.partial(_forward_rows, causal=causal, block=block)
-  return _in_turn(one, (q, k, v, segments), q.shape[2] * block**2)
+def _forward(q, k, v, own, segments, start, causal, block):
+  """Attended values, and the logarithm of every query's softmax sum [rows, queries, heads, 1]."""
+  one = functools.partial(_forward_rows, start=start, causal=causal, block=block)
+  return _in_turn(one, (q, k, v, own, segments), q.shape[2] * block**2)
 
 
 def named(made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -73,7 +127,7 @@ def named(made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
 
 
 def _forward_named(q, k, v, segments, causal, block):
-  out, sums = named(_forward(q, k, v, segments, causal, block))
+  out, sums = named(_forward(q, k, v, segments, segments, None, causal, block))
   return out, (q, k, v, segments, out, sums)
 
 
@@ -83,9 +137,15 @@ def backward(causal: bool, block: int, saved: tuple[jax.Array, ...], d_out: jax.
   saved: q, k, v, segments as [rows, n, ...] with n a multiple of `block`, the output, and the
   logarithm of every query's softmax sum [rows, n, heads, 1], 0 for padding.
   """
-  one = functools.partial(_backward_rows, causal=causal, block=block)
-  grads = _in_turn(one, (*saved, d_out), d_out.shape[2] * block**2)
-  return (*grads, None)
+  q, k, v, segments, out, sums = saved
+  saved = (q, k, v, segments, segments, out, sums)
+  return (*_backward(saved, d_out, None, causal, block), None)
+
+
+def _backward(saved, d_out, start, causal, block):
+  """Gradients of (q, k, v)."""
+  one = functools.partial(_backward_rows, start=start, causal=causal, block=block)
+  return _in_turn(one, (*saved, d_out), d_out.shape[2] * block**2)
 
 
 _attention.defvjp(_forward_named, backward)
@@ -101,14 +161,14 @@ def _in_turn(f, arrays, logits):
   return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(f, grouped))
 
 
-def _forward_rows(arrays, causal, block):
-  q, k, v, segments = arrays
-  rows = _heads_first(q, k, v, segments)
+def _forward_rows(arrays, start, causal, block):
+  q, k, v, own, segments = arrays
+  rows = _heads_first(q, k, v, own, segments)
 
   def body(pair, state):
     acc, top, total = state
     i, j = pair
-    logits = _logits(rows, i, j, causal, block)
+    logits = _logits(rows, i, j, start, causal, block)
     old = _take(top, i, block)
     new = jnp.maximum(old, logits.max(axis=-1, keepdims=True))
     weights, keep = jnp.exp(logits - new), jnp.exp(old - new)
@@ -120,33 +180,33 @@ def _forward_rows(arrays, causal, block):
     )
 
   shape = (*rows.q.shape[:-1], 1)
-  start = (
+  nothing = (
     jnp.zeros(rows.q.shape, jnp.float32),
     jnp.full(shape, reference.MASKED, jnp.float32),
     jnp.zeros(shape, jnp.float32),
   )
-  acc, top, total = over_pairs(body, start, segments, causal, block)
-  real = (segments > 0)[:, None, None, :, None]
+  acc, top, total = over_pairs(body, nothing, (own, segments), start, causal, block)
+  real = (own > 0)[:, None, None, :, None]
   total = jnp.where(real, total, 1.0)
   out = jnp.where(real, acc / total, 0.0).astype(v.dtype)
   return _heads_last(out), _heads_last(jnp.where(real, top + jnp.log(total), 0.0))
 
 
-def _backward_rows(arrays, causal, block):
-  q, k, v, segments, out, sums, d_out = arrays
+def _backward_rows(arrays, start, causal, block):
+  q, k, v, own, segments, out, sums, d_out = arrays
   # What leaves a padding token is zero whatever went in.
-  d_out = jnp.where(segments[..., None, None] > 0, d_out, 0)
+  d_out = jnp.where(own[..., None, None] > 0, d_out, 0)
   moved = out.astype(jnp.float32) * d_out.astype(jnp.float32)
   pulled = _group(moved.sum(axis=-1, keepdims=True), k)
   d_out, sums = _group(d_out.astype(v.dtype), k), _group(sums, k)
-  rows = _heads_first(q, k, v, segments)
+  rows = _heads_first(q, k, v, own, segments)
   scale = q.shape[-1] ** -0.5
 
   def body(pair, state):
     dq, dk, dv = state
     i, j = pair
     own_d = _take(d_out, i, block)
-    logits = _logits(rows, i, j, causal, block)
+    logits = _logits(rows, i, j, start, causal, block)
     weights = jnp.exp(logits - _take(sums, i, block))
     d_weights = _product("rkgqd,rktd->rkgqt", own_d, _take(rows.v, j, block))
     d_logits = weights * (d_weights - _take(pulled, i, block)) * scale
@@ -160,8 +220,8 @@ def _backward_rows(arrays, causal, block):
       _put(dv, _take(dv, j, block) + more_v, j, block),
     )
 
-  start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (rows.q, rows.k, rows.v))
-  dq, dk, dv = over_pairs(body, start, segments, causal, block)
+  nothing = tuple(jnp.zeros(x.shape, jnp.float32) for x in (rows.q, rows.k, rows.v))
+  dq, dk, dv = over_pairs(body, nothing, (own, segments), start, causal, block)
   return (
     _heads_last(dq).astype(q.dtype),
     jnp.moveaxis(dk, 1, 2).astype(k.dtype),
@@ -172,8 +232,8 @@ def _backward_rows(arrays, causal, block):
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
-def _heads_first(q, k, v, segments):
-  return _Rows(_group(q, k), jnp.moveaxis(k, 2, 1), jnp.moveaxis(v, 2, 1), segments)
+def _heads_first(q, k, v, own, segments):
+  return _Rows(_group(q, k), jnp.moveaxis(k, 2, 1), jnp.moveaxis(v, 2, 1), own, segments)
 
 
 def _group(x, k):
@@ -188,41 +248,55 @@ def _heads_last(x):
   return jnp.moveaxis(x.reshape(r, kv_heads * group, n, d), 1, 2)
 
 
-def _logits(rows, i, j, causal, block):
+def _logits(rows, i, j, start, causal, block):
   """float32 logits of query block i with key block j: [r, kv_heads, group, block, block]."""
   logits = _product("rkgqd,rktd->rkgqt", _take(rows.q, i, block), _take(rows.k, j, block))
-  own, other = (_take(rows.segments[..., None], at, block)[..., 0] for at in (i, j))
+  own = _take(rows.own[..., None], i, block)[..., 0]
+  other = _take(rows.segments[..., None], j, block)[..., 0]
   seen = (own[:, :, None] == other[:, None, :]) & (own[:, :, None] > 0)
   if causal:
     order = jnp.arange(block)
-    seen &= i * block + order[:, None] >= j * block + order[None, :]
+    place = i * block if start is None else start + i * block
+    seen &= place + order[:, None] >= j * block + order[None, :]
   logits = logits * rows.q.shape[-1] ** -0.5
   return jnp.where(seen[:, None, None], logits, reference.MASKED)
 
 
 def over_pairs(
   body: Callable[[tuple[jax.Array, jax.Array], Any], Any],
-  start: Any,
-  segments: jax.Array,
+  state: Any,
+  segments: tuple[jax.Array, jax.Array],
+  start: jax.Array | None,
   causal: bool,
   block: int,
 ) -> Any:
   """body(pair, state) over the pairs (query block, key block) in which some query sees some key.
 
-  segments: int [rows, n], n a multiple of `block`.  Which pairs those are is known at run time
-  only, so a loop of that many turns runs over a list that has them first.  Returns the last state.
+  segments: of queries and keys, int [rows, n], each n a multiple of `block`; start: place of the
+  first query in its row, None where the queries are the row.  Which pairs those are is known at run
+  time only, so a loop of that many turns runs over a list that has them first.  Returns the last
+  state.
   """
-  blocks = segments.shape[1] // block
-  pairs = [(i, j) for i in range(blocks) for j in range(i + 1 if causal else blocks)]
+  blocks, others = (numbers.shape[1] // block for numbers in segments)
+  aligned = causal and start is None
+  pairs = [(i, j) for i in range(blocks) for j in range(i + 1 if aligned else others)]
   queries, keys = (np.array(side, np.int32) for side in zip(*pairs, strict=True))
-  numbers = segments.reshape(-1, blocks, block)
-  last = numbers.max(axis=-1)
-  first = jnp.where(numbers > 0, numbers, jnp.iinfo(numbers.dtype).max).min(axis=-1)
-  meet = (first[:, queries] <= last[:, keys]) & (first[:, keys] <= last[:, queries])
+  first, last = _range(segments[0], block)
+  first_key, last_key = _range(segments[1], block)
+  meet = (first[:, queries] <= last_key[:, keys]) & (first_key[:, keys] <= last[:, queries])
   meet = meet.any(axis=0)
+  if causal and start is not None:
+    meet &= start + (queries + 1) * block > keys * block
   order = jnp.argsort(~meet, stable=True)
   table = jnp.asarray(pairs, jnp.int32)[order]
-  return jax.lax.fori_loop(0, meet.sum(), lambda p, s: body((table[p, 0], table[p, 1]), s), start)
+  return jax.lax.fori_loop(0, meet.sum(), lambda p, s: body((table[p, 0], table[p, 1]), s), state)
+
+
+def _range(segments, block):
+  """Of each block of [rows, n], the lowest number of a segment and the highest."""
+  numbers = segments.reshape(len(segments), -1, block)
+  real = jnp.where(numbers > 0, numbers, jnp.iinfo(numbers.dtype).max)
+  return real.min(axis=-1), numbers.max(axis=-1)
 
 
 def _take(x, i, block):

@@ -19,7 +19,7 @@ def embed(patches: jax.Array, kernel: Any, bias: jax.Array, *, dtype: Any) -> ja
 
   kernel: [values, embed], an array or any weight that `core.linear` knows; bias: [embed].
   """
-  return einsum("bsp,pe->bse", normalise(patches, dtype), kernel) + bias.astype(dtype)
+  return einsum("ntp,pe->nte", normalise(patches, dtype), kernel) + bias.astype(dtype)
 
 
 def mask(
