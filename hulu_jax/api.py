@@ -174,11 +174,10 @@ def load(
   """Loads a run folder of `hulu train`, a Hugging Face folder, or a preset with random weights.
 
   tokenizer: file or folder; needed where the source has none.  dtype: of parameters of a Hugging
-  Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device, and
-  `context` counts to `fsdp`, since a prompt's row stays whole.  seed: of a preset's weights.
-  adapters: a Hugging Face PEFT folder (LoRA) for this model; a run folder's own come with it,
-  merged where others are given.  ema: of a run folder the moving average of what trained, in place
-  of the last values.
+  Face folder and of activations.  mesh: e.g. {"fsdp": 4, "tensor": 2}; None is one device;
+  `context` counts to `fsdp`: a prompt stays whole.  seed: of a preset's weights.  adapters: a
+  Hugging Face PEFT folder (LoRA) for this model; a run folder's own come with it, merged where
+  others are given.  ema: of a run folder the moving average of what trained, not the last values.
 
   Raises:
     FileNotFoundError: neither a folder of these kinds nor a preset.

@@ -188,6 +188,13 @@ def _fits(seen: Seen, shapes: Sequence[StepShape]) -> bool:
   return any(rows_lib.refusal(seen.length, shape) is None for shape in shapes)
 
 
+def _size(cfg: ConfigDict, axis: str) -> int:
+  size = cfg.mesh.get(axis, 1)
+  if size < 1:
+    raise ValueError(f"config.mesh.{axis} = {size}: no devices are counted here; say how many")
+  return int(size)
+
+
 def _answer(cfg: ConfigDict, found: _Run) -> dict[str, Any]:
   """Plain numbers, for a table or as they are."""
   flops = cost(cfg.model)
@@ -195,7 +202,7 @@ def _answer(cfg: ConfigDict, found: _Run) -> dict[str, Any]:
   scale = cfg.rows / rows
   read_a_step = found.read / steps * scale
   weights = [entry["weight"] for entry in cfg.data.mixture]
-  ranks = int(np.prod([cfg.mesh.get(axis, 1) for axis in _DATA_AXES]))
+  ranks = int(np.prod([_size(cfg, axis) for axis in _DATA_AXES]))
   by_shape = []
   for number, shape in enumerate(found.shapes):
     batches = [held for s, held, _ in found.steps if s == number]

@@ -1,6 +1,7 @@
 """`hulu evaluate`: asks a trained model a benchmark's questions and writes what it answered."""
 
 import argparse
+import inspect
 import json
 import os
 from pathlib import Path
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--benchmark", required=True, help=", ".join(plugins.names(_BENCHMARKS)))
   parser.add_argument("--n", type=int, default=300, help="questions per task (default 300)")
   parser.add_argument("--seed", type=int, default=2026, help="of the test set (default 2026)")
+  parser.add_argument(
+    "--root", type=Path, help="of the files a benchmark reads (default: the run's data.root)"
+  )
   parser.add_argument("--ema", action="store_true", help="ask the average of the weights")
   args = parser.parse_args(argv)
   platform.narrow()
@@ -51,8 +55,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     parts = [prompts[i : i + _BATCH] for i in range(0, len(prompts), _BATCH)]
     return [a for part in parts for a in model.generate(part, max_new_tokens=benchmark.NEW_TOKENS)]
 
-  result = benchmark.run(generate, seed=args.seed, n=args.n)
   run = json.loads((args.workdir / "run.json").read_text())
+  files = {}
+  if "root" in inspect.signature(benchmark.run).parameters:
+    files["root"] = args.root or Path(run["config"]["data"]["root"])
+  elif args.root is not None:
+    raise ValueError(f"--root: {args.benchmark} reads no files")
+  result = benchmark.run(generate, seed=args.seed, n=args.n, **files)
   result |= {
     "test_seed": args.seed,
     "ema": args.ema,

@@ -115,14 +115,20 @@ def step(config: HuluConfig, specs: P.Specs, trains: Collection[str], shape: Sha
   return _sum([*spent, ("encoder_attention", encoder), ("decoder_attention", decoder)])
 
 
+# Policy -> the weights of a layer whose products backward does not make again; of the other
+# policies none is made again.
+_KEPT = {"full": "down", "save_attention": "down", "save_qkv_out": "q|k|v|o|down"}
+
+
 def recomputed(
   config: HuluConfig, specs: P.Specs, trains: Collection[str], shape: Shape, compute: Compute
 ) -> Flops:
   """What backward of one step does again: hardware FLOPs are these and those of `step`.
 
   Of a layer backward needs all but what its last product gives.  `full` makes it all again,
-  `save_attention` without attention, `save_dots` attention alone.  An encoder in several passes
-  runs forward once more, and so does a head whose logits are made in chunks.
+  `save_attention` without attention, `save_qkv_out` the MLP alone, `save_dots` attention alone.  An
+  encoder in several passes runs forward once more, and so does a head whose logits are made in
+  chunks.
   """
   first = _first(trains)
   again = {1: compute.vision_remat, 4: compute.decoder_remat}
@@ -132,8 +138,9 @@ def recomputed(
   spent = []
   for p in _products(config, specs, shape):
     times = 0
-    if p.stage in again and first <= p.stage and not re.search("/down(/|$)", p.name):
-      times += again[p.stage] in ("full", "save_attention")
+    if p.stage in again and first <= p.stage:
+      kept = _KEPT.get(again[p.stage])
+      times += kept is not None and not re.search(f"/({kept})(/|$)", p.name)
     times += p.part == "encoder" and in_passes and first <= _ENCODER
     times += p.part == "head" and in_chunks
     spent.append((p.part, p.forward * times))

@@ -20,6 +20,7 @@ from hulu_jax.training.footprint import Footprint
 _LADDER = (
   ("none", "none"),
   ("save_dots", "save_dots"),
+  ("save_qkv_out", "save_qkv_out"),
   ("save_attention", "save_attention"),
   ("full", "save_attention"),
   ("full", "full"),
@@ -109,6 +110,8 @@ def _fitting(program: Program, cfg: ConfigDict, allowed: float) -> tuple[int, Fo
   mesh = sharding.abstract_mesh(cfg.mesh)
   most = program.shapes[0].rows // sharding.fewest_rows(mesh)
   possible = [n for n in range(program.accumulate, most + 1) if most % n == 0]
+  if footprint.fixed(program, mesh) > allowed:
+    return None
   if _largest(program, possible[-1], mesh, allowed) is None:
     return None
   found = ((n, _largest(program, n, mesh, allowed)) for n in possible)

@@ -138,7 +138,6 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     return train_step
 
   losses = tuple(loss(shape) for shape in shapes)
-
   return Program(
     config=config,
     policy=media,

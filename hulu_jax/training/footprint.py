@@ -26,7 +26,7 @@ from hulu_jax.training.state import TrainState
 
 # Multiples of what one layer's widest activation takes, and of its width, that live at once in its
 # backward: the two gated branches and their gradients, where they are not kept from forward.
-_WIDE = {"full": 4, "save_attention": 4, "save_dots": 2, "none": 2}
+_WIDE = {"full": 4, "save_attention": 4, "save_qkv_out": 4, "save_dots": 2, "none": 2}
 _NARROW = 8
 
 
@@ -65,8 +65,8 @@ class Footprint:
 
 def estimate(program: Program, shape: int, mesh: jax.sharding.AbstractMesh) -> Footprint:
   """The footprint of step `shape` on each chip of a mesh, which needs no devices."""
+  state = _state(program, mesh)
   with jax.sharding.use_abstract_mesh(mesh):
-    state = jax.eval_shape(program.init, jax.eval_shape(lambda: jax.random.key(0)))
     batch = program.abstract_batch(shape, sharding.batch_sharding(mesh))
     weights = held((state.trainable, state.frozen), mesh)
     trains = held(state.trainable, mesh)
@@ -86,6 +86,17 @@ def estimate(program: Program, shape: int, mesh: jax.sharding.AbstractMesh) -> F
     saved=saved,
     working=working,
   )
+
+
+def fixed(program: Program, mesh: jax.sharding.AbstractMesh) -> float:
+  """Bytes that no step shape and no recomputation changes: state and gradients."""
+  state = _state(program, mesh)
+  return held(state, mesh) + held(state.trainable, mesh)
+
+
+def _state(program: Program, mesh: jax.sharding.AbstractMesh) -> TrainState:
+  with jax.sharding.use_abstract_mesh(mesh):
+    return jax.eval_shape(program.init, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def held(arrays: Any, mesh: sharding.Mesh) -> float:

@@ -32,15 +32,20 @@ _TENSORS = "adapter_model.safetensors"
 
 
 def write_run(
-  workdir: str | pathlib.Path, folder: str | pathlib.Path, *, base: str, layout: str
+  workdir: str | pathlib.Path,
+  folder: str | pathlib.Path,
+  *,
+  base: str,
+  layout: str,
+  ema: bool = False,
 ) -> None:
   """Writes the adapters of a run's newest step; the base model is not read.
 
-  base, layout: as `write` has them.
+  base, layout: as `write` has them.  ema: the adapters' moving average, not their last values.
 
   Raises:
-    ValueError: a run without LoRA, or one that trained more than its adapters: that more would be
-      lost.
+    ValueError: a run without LoRA, one that trained more than its adapters (that more would be
+      lost), or one that kept no average that is asked for.
     FileExistsError: `folder` is there.
   """
   workdir = pathlib.Path(workdir)
@@ -49,7 +54,7 @@ def write_run(
     raise ValueError(f"{workdir} was trained with peft = {found}; expected the method lora")
   config, _ = checkpoint.read_description(workdir)
   specs = hulu.specs(config)
-  params = checkpoint.load_trained(workdir, specs, sharding.one_device_mesh())
+  params = checkpoint.load_trained(workdir, specs, sharding.one_device_mesh(), ema=ema)
   own = found.pattern(specs)
   more = [name for name in tree.names(params) if not re.fullmatch(own, name)]
   if more:

@@ -86,27 +86,28 @@ def load_params(
     FileNotFoundError: no checkpoint there.
     ValueError: a checkpoint of another architecture, or without an average that is asked for.
   """
-  trained, wanted = _trained(workdir, specs, mesh)
-  if ema:
-    state = newest(workdir)
-    check_average(state)
-    trained = tree.merge(_restore(state, wanted, AVERAGE), trained)
+  trained, wanted = _trained(workdir, specs, mesh, ema)
   if read_adapters(workdir) is None:
     return trained
   return tree.merge(trained, _restore(base_folder(workdir), wanted))
 
 
-def load_trained(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> P.Params:
+def load_trained(
+  workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh, *, ema: bool = False
+) -> P.Params:
   """As `load_params`, but of a run with adapters only what it trained, None for its base."""
-  return _trained(workdir, specs, mesh)[0]
+  return _trained(workdir, specs, mesh, ema)[0]
 
 
-def _trained(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+def _trained(workdir: Path, specs: P.Specs, mesh: jax.sharding.Mesh, ema: bool) -> tuple[Any, Any]:
   """What the newest step holds, and the shapes of the whole."""
   state, adapters = newest(workdir), read_adapters(workdir)
+  if ema:
+    check_average(state)
   wanted = P.abstract(specs if adapters is None else adapters.specs(specs), mesh)
   check_shapes(folder(workdir), int(state.parent.name), wanted)
-  return _restore(state, wanted), wanted
+  last = _restore(state, wanted)
+  return (tree.merge(_restore(state, wanted, AVERAGE), last) if ema else last), wanted
 
 
 def load_plain(

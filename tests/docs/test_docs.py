@@ -99,6 +99,7 @@ def check(shown: str, found: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_run_and_print_what_the_page_says(page, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  (tmp_path / "experiments").symlink_to(ROOT / "experiments")  # readers are in the repository
   names: dict[str, Any] = {"__name__": "__main__"}
   chosen = snippets(page)
   if page != MEDIA:

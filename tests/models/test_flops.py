@@ -150,14 +150,20 @@ def test_parameters_that_multiply_all_stand_in_the_table():
   assert found.total - attention == 2 * P.count(matrices)
 
 
-@pytest.mark.parametrize("remat", ("none", "full", "save_attention", "save_dots"))
+@pytest.mark.parametrize("remat", ("none", "full", "save_attention", "save_qkv_out", "save_dots"))
 def test_recomputation(remat):
   compute = dataclasses.replace(scan.FLOAT32, vision_remat=remat, decoder_remat=remat)
   once = flops.forward(CONFIG, SPECS, SHAPE)
   again = flops.recomputed(CONFIG, SPECS, trains(".*"), SHAPE, compute)
   d = CONFIG.decoder
   down = 2 * d.layers * d.mlp * d.embed * SHAPE.rows * SHAPE.tokens
-  assert again.decoder == (once.decoder - down) * (remat in ("full", "save_attention"))
+  projections = 2 * d.embed * d.head_dim * 2 * (d.heads + d.kv_heads)
+  made = {
+    "full": once.decoder - down,
+    "save_attention": once.decoder - down,
+    "save_qkv_out": once.decoder - down - projections * d.layers * SHAPE.rows * SHAPE.tokens,
+  }
+  assert again.decoder == made.get(remat, 0)
   assert again.decoder_attention == once.decoder_attention * (remat in ("full", "save_dots"))
   assert again.encoder_attention == once.encoder_attention * (remat in ("full", "save_dots"))
   assert again.head == again.projector == 0

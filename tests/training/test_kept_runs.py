@@ -3,25 +3,24 @@
 import jax
 from ml_collections import ConfigDict
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from safetensors.numpy import load_file
 
 import hulu_jax
 from hulu_jax.cli import convert
 from hulu_jax.core import linear
 from hulu_jax.core import tree
+from hulu_jax.models import presets
 from hulu_jax.training import loop
+from hulu_jax.weights import adapters
+from hulu_jax.weights import checkpoint
+from tests.training import test_lora
 from tests.training.test_loop import config
 from tests.training.test_loop import run
 
 STEPS = 4
 HALF = {"params": "bfloat16", "frozen": "bfloat16", "moments": "bfloat16"}
-LORA = {
-  "method": "lora",
-  "rank": 2,
-  "alpha": 4.0,
-  "rslora": False,
-  "targets": "decoder/layers/(q|v)",
-}
 
 
 def kept(**changes) -> ConfigDict:
@@ -97,20 +96,28 @@ def test_going_on_otherwise_is_refused(straight, changes, message):
   assert message in str(error.value) and "init_from" in str(error.value)
 
 
-def test_adapters_have_an_average_too(tmp_path, capsys):
-  _, state = run(kept(steps=2, trainable="", peft=ConfigDict(LORA)), tmp_path)
+def test_adapters_have_an_average_too(tmp_path):
+  cfg = test_lora.config(None, steps=2, trainable="", ema=0.5, dtypes=ConfigDict(HALF))
+  _, state = run(cfg, tmp_path)
   got = hulu_jax.load(tmp_path, ema=True).params
   equal(got, tree.merge(state.ema, state.frozen))
   assert jax.tree.structure(linear.plain(got)) == jax.tree.structure(hulu_jax.load("tiny").params)
   assert state.frozen["decoder"]["embed"].dtype == "bfloat16"
+  adapters.write_run(tmp_path, tmp_path / "peft", base="b", layout="hulumed", ema=True)
+  raw = load_file(tmp_path / "peft" / "adapter_model.safetensors")
+  (first,) = (x for name, x in raw.items() if "layers.0.self_attn.q_proj.lora_A" in name)
+  np.testing.assert_array_equal(first, state.ema["decoder"]["layers"]["q"].a[0].T)
 
 
-def test_a_run_without_an_average_says_so(tmp_path, capsys):
-  run(kept(steps=2, ema=None), tmp_path / "run")
+def test_a_run_without_an_average_says_so(tmp_path, capsys, fresh_tiny, builder):
+  checkpoint.write_description(tmp_path, presets.TINY, builder.policy)
+  with ocp.StandardCheckpointer() as writer:
+    writer.save(checkpoint.folder(tmp_path) / "1" / "state", {"params": fresh_tiny})
   with pytest.raises(ValueError, match="holds no average: the run was trained with ema = None"):
-    hulu_jax.load(tmp_path / "run", ema=True)
+    hulu_jax.load(tmp_path, ema=True)
   with pytest.raises(ValueError, match="tiny is no run folder, so it holds no average"):
     hulu_jax.load("tiny", ema=True)
-  assert convert.main([str(tmp_path / "run"), str(tmp_path / "x"), "--to=transformers", "--ema"])
+  target = tmp_path / "converted"
+  assert convert.main([str(tmp_path), str(target), "--to=transformers", "--ema"]) == 2
   assert "holds no average" in capsys.readouterr().err
-  assert not (tmp_path / "x").exists()
+  assert not target.exists()

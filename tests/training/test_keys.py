@@ -3,13 +3,16 @@
 import pytest
 
 from experiments import finetune_vqa
+from experiments import learning
 from experiments import quickstart
 from hulu_jax.cli import main
 from hulu_jax.training import keys
 from tests.training.test_loop import config
 
 
-@pytest.mark.parametrize("get", [quickstart.get_config, finetune_vqa.get_config])
+@pytest.mark.parametrize(
+  "get", [quickstart.get_config, finetune_vqa.get_config, learning.get_config]
+)
 def test_our_experiments_state_every_key(get):
   keys.check(get())
 

@@ -12,7 +12,7 @@ Example:
     {"role": "assistant", "content": [{"type": "text", "text": "X-ray"}]}]}
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 import re
 from typing import Any
@@ -46,23 +46,37 @@ _CLASSES = {
 }
 # Neighbours are slices of one scan: whole runs of numbers stay together.
 _BORDERS = ((0.7, "train"), (0.85, "validation"), (1.0, "test"))
-_ID = re.compile(r"mednist-(\w+)-(\d+)-\w+")
+_ID = re.compile(r"mednist-(\w+)-(\d+)-(\w+)")
+# What can be asked of a picture: its kind by a letter, its modality, its kind in words.
+QUESTIONS = ("type", "mod", "kind")
+_KIND = "Which kind of medical image is this?"
 
 Item = dict[str, Any] | tuple[str, Path, str]
 
 
 class Source(_source.Base[Item]):
-  """Two questions a picture.
+  """Two questions a picture, or those of QUESTIONS that are asked.
 
-  root: the folder of the set; split: train, validation, test or all.
+  root: the folder of the set; split: train, validation, test or all; ask: of QUESTIONS; numbers:
+  only file numbers from the first up to the second, as shares of their class: an excerpt may lie
+  within one split, and neighbours are slices of one scan.
 
   Raises:
     FileNotFoundError: it is not the folder of this set.
-    ValueError: a split without rows.
+    ValueError: a split without rows, or a question that is not known.
   """
 
-  def __init__(self, *, root: str, split: str):
-    self._root = _source.folder(root)
+  def __init__(
+    self,
+    *,
+    root: str,
+    split: str,
+    ask: Sequence[str] = ("type", "mod"),
+    numbers: Sequence[float] = (0.0, 1.0),
+  ):
+    if unknown := sorted(set(ask) - set(QUESTIONS)):
+      raise ValueError(f"ask names {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+    self._root, self._ask, self._numbers = _source.folder(root), ask, numbers
     lines = self._root / "qa.jsonl"
     if lines.is_file():
       super().__init__(self._lines(lines), split, [lines])
@@ -78,11 +92,12 @@ class Source(_source.Base[Item]):
     if kind == "mod":
       question = "Which imaging modality was used: X-ray, CT or MRI?"
       made = {**_source.record(name, question, modality, media), "answer_type": "closed"}
+    elif kind == "kind":
+      made = {**_source.record(name, _KIND, title, media), "answer_type": "closed"}
     else:
       options = _source.shuffled(name, (title for title, _, _ in _CLASSES.values()))
       answer = next(letter for letter, text in options.items() if text == title)
-      question = "Which kind of medical image is this?"
-      made = _source.multiple_choice(name, question, options, answer, media)
+      made = _source.multiple_choice(name, _KIND, options, answer, media)
     return {**made, "derived": True}
 
   def _lines(self, path: Path) -> Iterator[Placed[Item]]:
@@ -90,15 +105,31 @@ class Source(_source.Base[Item]):
       found = _ID.fullmatch(row["id"])
       if found is None:
         raise ValueError(f"{path}: an id of another form; expected mednist-<class>-<number>-<kind>")
-      yield Placed(row, f"{found[1]}-{found[2]}", _split(found[1], int(found[2])))
+      name, number = found[1], int(found[2])
+      asked = [row] if found[3] in self._ask else []
+      if found[3] == "type" and "kind" in self._ask:
+        asked.append(_in_words(row))
+      for line in asked if self._takes(name, number) else ():
+        yield Placed(line, f"{name}-{found[2]}", _split(name, number))
 
   def _published(self) -> Iterator[Placed[Item]]:
     _source.first_of(self._root, *_CLASSES)
     for name in _CLASSES:
       for path in sorted((self._root / name).glob("*.jpeg")):
-        key = f"{name}-{path.stem}"
-        for kind in ("type", "mod"):
-          yield Placed((f"mednist-{key}-{kind}", path, kind), key, _split(name, int(path.stem)))
+        key, number = f"{name}-{path.stem}", int(path.stem)
+        for kind in self._ask if self._takes(name, number) else ():
+          yield Placed((f"mednist-{key}-{kind}", path, kind), key, _split(name, number))
+
+  def _takes(self, name: str, number: int) -> bool:
+    first, end = self._numbers
+    return first <= number / _CLASSES[name][2] < end
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, Any]:
+  """A line that asks for a letter, as one that asks for what stands under it."""
+  kept = {key: value for key, value in row.items() if key != "options"}
+  name = row["id"].removesuffix("type") + "kind"
+  return {**kept, "id": name, "answer": row["options"][row["answer"]], "answer_type": "closed"}
 
 
 def _split(name: str, number: int) -> str:

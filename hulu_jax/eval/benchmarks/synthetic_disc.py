@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hulu_jax.data.datasets import synthetic_disc
-from hulu_jax.eval import stats
+from hulu_jax.eval import scores
 
 NOTE = "synthetic disc: checks the wiring, not clinical ability"
 
@@ -30,7 +30,6 @@ THRESHOLDS = {
   "third_video": 0.60,
   "text": 0.55,
 }
-CONTROLS = ("majority", "blank", "other_image")
 
 # Crops per kind on which the test discs are drawn; the held-out files bound what more would add.
 _POOL = 300
@@ -50,9 +49,9 @@ def run(generate: Generate, *, seed: int, n: int) -> dict[str, Any]:
 
   Returns:
     {"note", "split", "seed", "n", "kinds", "tasks", "examples"}.  `kinds` and `tasks` map names to
-    {"n", "accuracy", "low", "high"} with 95 % Wilson bounds and, under each of CONTROLS, the same
-    four for a control (None where it does not apply).  `examples` are rows (kind, question,
-    expected, answered).
+    {"n", "accuracy", "low", "high"} with 95 % Wilson bounds and, under each of `scores.CONTROLS`,
+    the same four for a control (None where it does not apply).  `examples` are rows (kind,
+    question, expected, answered).
   """
   kinds, tasks, examples = {}, {}, []
   for kind in synthetic_disc.KINDS:
@@ -86,18 +85,7 @@ def run(generate: Generate, *, seed: int, n: int) -> dict[str, Any]:
 
 def verdict(result: dict[str, Any]) -> list[str]:
   """The promises that a result of `run` breaks, one sentence each; empty when it keeps them all."""
-  problems = []
-  for task, threshold in THRESHOLDS.items():
-    entry = result["tasks"][task]
-    if entry["low"] < threshold:
-      problems.append(f"{task}: lower bound {entry['low']:.3f}, expected at least {threshold:.2f}")
-    for control in CONTROLS:
-      if entry[control] is not None and entry["low"] <= entry[control]["high"]:
-        problems.append(
-          f"{task}: lower bound {entry['low']:.3f}, expected above the upper bound "
-          f"{entry[control]['high']:.3f} of the control {control}"
-        )
-  return problems
+  return scores.broken(result["tasks"], THRESHOLDS)
 
 
 def _answer(
@@ -109,8 +97,8 @@ def _answer(
   answered = list(generate(prompts))
   stride = len(synthetic_disc.TASKS[kind])
   hits = {
-    "model": _right(answered, expected),
-    "majority": _right(_majority(expected, stride), expected),
+    "model": scores.right(answered, expected),
+    "majority": scores.right(_majority(expected, stride), expected),
   }
   if kind != "text":
     # `stride` places on lies the next sample of the same task; answers are dealt at random, so it
@@ -118,15 +106,9 @@ def _answer(
     others = prompts[stride:] + prompts[:stride]
     blanks = [_with_frames(p, np.full_like(_frames(p), _BLANK)) for p in prompts]
     swapped = [_with_frames(p, _frames(other)) for p, other in zip(prompts, others, strict=True)]
-    hits["blank"] = _right(generate(blanks), expected)
-    hits["other_image"] = _right(generate(swapped), expected)
+    hits["blank"] = scores.right(generate(blanks), expected)
+    hits["other_image"] = scores.right(generate(swapped), expected)
   return answered, hits
-
-
-def _right(answered: Sequence[str], expected: list[str]) -> np.ndarray:
-  if len(answered) != len(expected):
-    raise ValueError(f"generate gave {len(answered)} answers to {len(expected)} prompts")
-  return np.array([a.strip().lower() == e for a, e in zip(answered, expected, strict=True)])
 
 
 def _majority(expected: list[str], stride: int) -> list[str]:
@@ -136,13 +118,7 @@ def _majority(expected: list[str], stride: int) -> list[str]:
 
 
 def _entry(hits: dict[str, np.ndarray], part: slice) -> dict[str, Any]:
-  controls = {name: _rate(hits[name][part]) if name in hits else None for name in CONTROLS}
-  return _rate(hits["model"][part]) | controls
-
-
-def _rate(hit: np.ndarray) -> dict[str, float | int]:
-  low, high = stats.wilson(int(hit.sum()), len(hit))
-  return {"n": len(hit), "accuracy": float(hit.mean()), "low": low, "high": high}
+  return scores.entry({name: found[part] for name, found in hits.items()})
 
 
 def _texts(messages: Messages) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from hulu_jax.core import context
 from hulu_jax.core import sharding
 from hulu_jax.kernels.attention import api
 from hulu_jax.kernels.attention import reference
-from hulu_jax.kernels.attention import xla
+from hulu_jax.kernels.attention import xla_later
 
 
 def attention(
@@ -36,7 +36,7 @@ def attention(
     case "reference":
       run = functools.partial(_by_chunks, reference.later)
     case "xla":
-      run = functools.partial(_by_chunks, xla.later)
+      run = functools.partial(_by_chunks, xla_later.attention)
     case "splash" | "splash_interpret":
       from hulu_jax.kernels.attention import pallas_tpu  # a second of import, for those who use it
 

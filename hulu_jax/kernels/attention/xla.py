@@ -57,65 +57,25 @@ def blockwise(
   return out[:, : q.shape[-3]].reshape(q.shape)
 
 
-def later(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  own: jax.Array,
-  segments: jax.Array,
-  start: jax.Array,
-) -> jax.Array:
-  """Causal `attention` of some consecutive tokens of every row over the row; see
-  `reference.later`."""
-  batch, queries, heads, _ = q.shape
-  if batch * heads * queries * k.shape[1] <= LOGITS:
-    return reference.later(q, k, v, own, segments, start)
-  block = rows_lib.block_size(queries, most=BLOCK, multiple=8)
-  return later_blockwise(q, k, v, own, segments, start, block=block)
-
-
-def later_blockwise(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  own: jax.Array,
-  segments: jax.Array,
-  start: jax.Array,
-  *,
-  block: int,
-) -> jax.Array:
-  """`later` in blocks of `block` tokens, whatever the size."""
-  (own_q,), own = rows_lib.padded((q,), own, block)
-  (own_k, own_v), segments = rows_lib.padded((k, v), segments, block)
-  return _later(own_q, own_k, own_v, own, segments, start, block)[:, : q.shape[1]]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _later(q, k, v, own, segments, start, block):
-  return _forward(q, k, v, own, segments, start, True, block)[0]
-
-
-def _later_named(q, k, v, own, segments, start, block):
-  out, sums = named(_forward(q, k, v, own, segments, start, True, block))
-  return out, (q, k, v, own, segments, start, out, sums)
-
-
-def _later_backward(block, saved, d_out):
-  q, k, v, own, segments, start, out, sums = saved
-  grads = _backward((q, k, v, own, segments, out, sums), d_out, start, True, block)
-  return (*grads, None, None, None)
-
-
-_later.defvjp(_later_named, _later_backward)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attention(q, k, v, segments, causal, block):
-  return _forward(q, k, v, segments, segments, None, causal, block)[0]
+  return forward(q, k, v, segments, segments, None, causal, block)[0]
 
 
-def _forward(q, k, v, own, segments, start, causal, block):
-  """Attended values, and the logarithm of every query's softmax sum [rows, queries, heads, 1]."""
+def forward(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  own: jax.Array,
+  segments: jax.Array,
+  start: jax.Array | None,
+  causal: bool,
+  block: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Attended values, and the logarithm of every query's softmax sum [rows, queries, heads, 1].
+
+  own, segments: of queries and keys, each a multiple of `block`; start: see `over_pairs`.
+  """
   one = functools.partial(_forward_rows, start=start, causal=causal, block=block)
   return _in_turn(one, (q, k, v, own, segments), q.shape[2] * block**2)
 
@@ -127,7 +87,7 @@ def named(made: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
 
 
 def _forward_named(q, k, v, segments, causal, block):
-  out, sums = named(_forward(q, k, v, segments, segments, None, causal, block))
+  out, sums = named(forward(q, k, v, segments, segments, None, causal, block))
   return out, (q, k, v, segments, out, sums)
 
 
@@ -139,11 +99,17 @@ def backward(causal: bool, block: int, saved: tuple[jax.Array, ...], d_out: jax.
   """
   q, k, v, segments, out, sums = saved
   saved = (q, k, v, segments, segments, out, sums)
-  return (*_backward(saved, d_out, None, causal, block), None)
+  return (*gradients(saved, d_out, None, causal, block), None)
 
 
-def _backward(saved, d_out, start, causal, block):
-  """Gradients of (q, k, v)."""
+def gradients(
+  saved: tuple[jax.Array, ...],
+  d_out: jax.Array,
+  start: jax.Array | None,
+  causal: bool,
+  block: int,
+) -> tuple[jax.Array, ...]:
+  """Gradients of (q, k, v); saved: q, k, v, own, segments as in `forward`, and what it gave."""
   one = functools.partial(_backward_rows, start=start, causal=causal, block=block)
   return _in_turn(one, (*saved, d_out), d_out.shape[2] * block**2)
 

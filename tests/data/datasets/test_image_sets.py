@@ -87,6 +87,12 @@ def test_mednist(tmp_path, write, source, read, apart):
   test = source("mednist", tmp_path, split="test")
   numbers = {int(Path(read(test[i])[2][0]["path"]).stem) for i in range(len(test))}
   assert numbers == {8000, 8800, 9999, 8953}, "8000 is in the last 15 % of BreastMRI only"
+  early = source("mednist", tmp_path, split="all", ask=("kind",), numbers=(0.5, 0.85))
+  assert {int(Path(read(early[i])[2][0]["path"]).stem) for i in range(len(early))} == {6000, 8000}
+  assert len(early) == 6 + 5, "8000 is in the last 15 % of BreastMRI"
+  assert read(early[0])[:2] == ("Which kind of medical image is this?", "abdomen CT")
+  with pytest.raises(ValueError, match="ask names organ; there are type, mod, kind"):
+    source("mednist", tmp_path, split="all", ask=("organ",))
 
 
 def test_hannover(tmp_path, write, source, read, apart):
