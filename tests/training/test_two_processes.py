@@ -68,7 +68,7 @@ def test_what_the_host_counts_is_that_of_both(one, two):
 
 
 @pytest.mark.slow  # 60 seconds
-@pytest.mark.parametrize("mesh", [DATA, "--config.mesh.tensor=2"])
+@pytest.mark.parametrize("mesh", [DATA, "--config.mesh.tensor=2", "--config.mesh.context=2"])
 def test_both_evaluate_as_one(mesh, small_data, tmp_path):
   one = Run("asked", small_data, tmp_path / "one", mesh, devices=2).succeed().lines()
   two = Run("asked", small_data, tmp_path / "two", mesh, processes=2).succeed().lines()
