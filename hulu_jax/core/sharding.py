@@ -74,7 +74,7 @@ def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
 def moved(arrays: Any, mesh: jax.sharding.Mesh) -> Any:
   """A tree of arrays of some mesh on `without_context` of it."""
 
-  def one(x: jax.Array) -> jax.Array:
+  def one(x: Any) -> jax.Array:
     axes = [
       tuple(dict.fromkeys("fsdp" if m == "context" else m for m in _tuple(entry)))
       for entry in x.sharding.spec
