@@ -181,8 +181,7 @@ def load(
 
   Raises:
     FileNotFoundError: neither a folder of these kinds nor a preset.
-    ValueError: weights or adapters that do not fit the architecture, all of them listed; no average
-      where one is asked for.
+    ValueError: weights or adapters that do not fit, all of them listed; no average to be loaded.
   """
   path = Path(source)
   whole = sharding.one_device_mesh() if mesh is None else sharding.make_mesh(mesh)

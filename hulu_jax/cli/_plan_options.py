@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 import math
 from pathlib import Path
+import re
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -76,21 +77,24 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _mesh(text: str) -> dict[str, int]:
-  """`data=2,fsdp=128` as a mesh; what is not named is 1."""
+  """`data=2,fsdp=128` as a mesh; what is not named is 1, and -1 is what remains."""
   named = dict(part.partition("=")[::2] for part in text.split(","))
   unknown = sorted(set(named) - set(sharding.MESH_AXES))
-  if unknown or not all(n.isdigit() and int(n) for n in named.values()):
+  if unknown or not all(re.fullmatch(r"-1|[1-9]\d*", n) for n in named.values()):
     like = ",".join(f"{axis}=N" for axis in sharding.MESH_AXES)
     raise ValueError(f"--mesh={text}; expected {like}, or fewer of them")
   return {axis: int(named.get(axis, 1)) for axis in sharding.MESH_AXES}
 
 
 def _fits(config: ConfigDict, topology: Topology | None) -> None:
-  """Raises where the mesh has another number of devices than the machine."""
+  """Fills a -1 of the mesh; raises where it has another number of devices than the machine."""
+  if topology is None:
+    return
+  config.mesh = sharding.filled(config.mesh, topology.size)
   size = math.prod(config.mesh.values())
-  if topology is not None and size != topology.size:
-    has = ",".join(f"{axis}={n}" for axis, n in config.mesh.items())
+  if size != topology.size:
+    has = " x ".join(str(config.mesh.get(axis, 1)) for axis in sharding.MESH_AXES)
     raise ValueError(
-      f"the mesh {has} has {size} devices, {topology.name} has {topology.size}; say for example "
-      f"--mesh=fsdp={topology.size}"
+      f"the mesh {has} ({', '.join(sharding.MESH_AXES)}) has {size} devices, {topology.name} has "
+      f"{topology.size}; say for example --mesh=fsdp={topology.size}"
     )

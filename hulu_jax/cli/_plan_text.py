@@ -5,6 +5,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from hulu_jax.core import sharding
 from hulu_jax.core.topology import Topology
 from hulu_jax.training import plan
 from hulu_jax.training.advice import Advice
@@ -16,8 +17,13 @@ from hulu_jax.training.plan import StepPlan
 
 def heading(name: str, cfg: ConfigDict, topology: Topology | None) -> str:
   """Which stage, of what, where."""
-  mesh = " x ".join(f"{axis} {n}" for axis, n in cfg.mesh.items())
-  where = f"{topology.name} ({topology.size} chips), " if topology else ""
+  axes = [axis for axis in sharding.MESH_AXES if cfg.mesh.get(axis, 1) > 1]
+  mesh = " x ".join(f"{axis} {cfg.mesh[axis]}" for axis in axes) or "of one device"
+  where = (
+    f"{topology.name} ({topology.size} chip{'s' if topology.size > 1 else ''}), "
+    if topology
+    else ""
+  )
   rows = f"{cfg.rows} rows" + (f" in {cfg.accumulate} microbatches" if cfg.accumulate > 1 else "")
   return f"{cfg.model}, stage {name}: {cfg.steps} steps of {rows} on {where}mesh {mesh}"
 

@@ -44,7 +44,7 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
     RuntimeError: emulated devices that would hang.
   """
   platform.check()
-  sizes = _sizes(_filled(shape, jax.device_count()))
+  sizes = _sizes(filled(shape, jax.device_count()))
   if math.prod(sizes) != jax.device_count():
     raise ValueError(
       f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} needs {math.prod(sizes)} devices, "
@@ -56,17 +56,33 @@ def make_mesh(shape: Mapping[str, int]) -> jax.sharding.Mesh:
 
 def mesh_over(shape: Mapping[str, int], devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
   """The same mesh over devices that need not be here: those of a topology, to compile for."""
-  return jax.make_mesh(*_axes(_sizes(_filled(shape, len(devices)))), devices=devices)
+  return jax.make_mesh(*_axes(_sizes(filled(shape, len(devices)))), devices=devices)
 
 
 def without_context(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
   """The same devices with `context` counted to `fsdp`, for programs that keep rows whole.
 
-  Every parameter lies on the devices where it lay, so handing them over moves nothing.
+  Every parameter lies on the devices where it lay, so handing it over (`moved`) moves nothing.
   """
+  if context_ways(mesh) == 1:
+    return mesh
   data, fsdp, context, tensor = (mesh.shape.get(name, 1) for name in MESH_AXES)
   sizes, names, types = _axes((data, fsdp * context, 1, tensor))
   return jax.sharding.Mesh(mesh.devices.reshape(sizes), names, axis_types=types)
+
+
+def moved(arrays: Any, mesh: jax.sharding.Mesh) -> Any:
+  """A tree of arrays of some mesh on `without_context` of it."""
+
+  def one(x: jax.Array) -> jax.Array:
+    axes = [
+      tuple(dict.fromkeys("fsdp" if m == "context" else m for m in _tuple(entry)))
+      for entry in x.sharding.spec
+    ]
+    spec = jax.P(*(entry or None for entry in axes))
+    return jax.device_put(x, jax.NamedSharding(mesh, spec))
+
+  return jax.tree.map(one, arrays)
 
 
 def one_device_mesh() -> jax.sharding.Mesh:
@@ -93,7 +109,7 @@ def _axes(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[str, ...], tup
   return found, names, (AxisType.Explicit,) * len(split)
 
 
-def _filled(shape: Mapping[str, int], devices: int) -> dict[str, int]:
+def filled(shape: Mapping[str, int], devices: int) -> dict[str, int]:
   """`shape` with the devices that remain in place of a -1."""
   open_axes = [name for name, size in shape.items() if size == -1]
   if len(open_axes) > 1:

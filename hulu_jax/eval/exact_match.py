@@ -20,9 +20,10 @@ from hulu_jax.models.scan import Compute
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asker:
-  """Asks on a mesh, `rows` prompts at a time; several processes call it alike.
+  """Asks on a mesh, about `rows` prompts at a time; several processes call it alike.
 
-  rows: a multiple of what the mesh needs; new_tokens: of an answer at most.
+  mesh: of the parameters; answering keeps rows whole, so its `context` counts to `fsdp`.  rows:
+  made a multiple of what that needs; new_tokens: of an answer at most.
   """
 
   config: HuluConfig
@@ -49,7 +50,18 @@ class Asker:
     """
     if not prompts:
       return []
-    shape = prompts_lib.shape_for(prompts, self.rows)
+    mesh = sharding.without_context(self.mesh)
+    if mesh is self.mesh:
+      return self._answers(params, prompts, mesh, self.rows)
+    fewest = sharding.fewest_rows(mesh)
+    with jax.set_mesh(mesh):
+      rows = -(-self.rows // fewest) * fewest
+      return self._answers(sharding.moved(params, mesh), prompts, mesh, rows)
+
+  def _answers(
+    self, params: P.Params, prompts: Sequence[Example], mesh: jax.sharding.Mesh, rows: int
+  ) -> list[str]:
+    shape = prompts_lib.shape_for(prompts, rows)
     plan = generate.Plan(
       config=self.config,
       # Nothing is differentiated, and a prompt's slots need not fall into the passes of a step.
@@ -59,12 +71,12 @@ class Asker:
       new_tokens=self.new_tokens,
       sampling=GREEDY,
     )
-    number, shards = sharding.data_shards(self.mesh)
-    size = self.rows // shards
-    where = sharding.batch_sharding(self.mesh)
+    number, shards = sharding.data_shards(mesh)
+    size = rows // shards
+    where = sharding.batch_sharding(mesh)
     found: list[str] = []
-    for start in range(0, len(prompts), self.rows):
-      asked = prompts[start : start + self.rows]
+    for start in range(0, len(prompts), rows):
+      asked = prompts[start : start + rows]
       own = prompts_lib.fill(asked[number * size :][:size], shape._replace(rows=size))
       batch = jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(where, np.asarray(x)), own

@@ -57,8 +57,8 @@ def prefill(
   """
   if context.ways() > 1:
     raise ValueError(
-      f"generation on a mesh with context = {context.ways()}; a cache keeps rows whole: hand in "
-      "`core.sharding.without_context` of the mesh"
+      f"generation on a mesh with context = {context.ways()}; a cache keeps rows whole: use "
+      "`core.sharding.without_context` of the mesh, and `moved` for the parameters"
     )
 
   def attend(q, k, v, _):

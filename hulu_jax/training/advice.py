@@ -21,6 +21,7 @@ _LADDER = (
   ("none", "none"),
   ("save_dots", "save_dots"),
   ("save_qkv_out", "save_qkv_out"),
+  ("save_qkv_out", "save_qkv_out"),
   ("save_attention", "save_attention"),
   ("full", "save_attention"),
   ("full", "full"),

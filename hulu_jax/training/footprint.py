@@ -15,6 +15,7 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 
+from hulu_jax.core import context
 from hulu_jax.core import sharding
 from hulu_jax.core import tree
 from hulu_jax.data.schema import StepShape
@@ -156,22 +157,26 @@ def _saved_by_encoder(
   program: Program, state: TrainState, batch: Any, shape: StepShape, mesh: sharding.Mesh
 ) -> float:
   """Of its largest pass alone, whose inside backward makes again."""
-  groups = tuple((g.slots, g.size) for g in shape.groups)
+  groups = _of_a_part(shape, mesh)
   run = max(vision.passes(groups, program.compute.vision_pass), key=lambda r: _patches(r, groups))
+  slots = [groups[g][0] // run.times for g in range(run.start, run.stop)]
   compute = dataclasses.replace(program.compute, vision_pass=None)
-
-  def part(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
-    here = arrays[run.start : run.stop]
-    return tuple(x.update(shape=(x.shape[0], x.shape[1] // run.times, *x.shape[2:])) for x in here)
-
-  media = part(batch.patches), part(batch.patch_segment), part(batch.patch_hw)
 
   def encode(trainable: Any, frozen: Any, media: Any) -> jax.Array:
     params = tree.merge(trainable, frozen)["vision"]
-    patches, segments, hw = media
-    return vision.encode(params, patches, segments, hw, program.config.vision, compute)
+    cut = [
+      tuple(context.part(x)[:, :n] for x, n in zip(own[run.start : run.stop], slots, strict=True))
+      for own in media
+    ]
+    return vision.encode(params, cut[0], cut[1], cut[2], program.config.vision, compute)
 
+  media = (batch.patches, batch.patch_segment, batch.patch_hw)
   return residuals(encode, (state.trainable, state.frozen, media), mesh)
+
+
+def _of_a_part(shape: StepShape, mesh: sharding.Mesh) -> tuple[tuple[int, int], ...]:
+  """(slots, size) of each group of what the encoder takes as a row: context deals slots."""
+  return tuple((g.slots // sharding.ways("seq", mesh), g.size) for g in shape.groups)
 
 
 def _patches(run: vision.Run, groups: tuple[tuple[int, int], ...]) -> int:
@@ -208,10 +213,11 @@ class Working:
   def encoder(self) -> float:
     """Of one layer over the patches of one pass, with the gradient of all that the encoder gave."""
     v = self.config.vision
-    groups = tuple((g.slots, g.size) for g in self.shape.groups)
+    groups = _of_a_part(self.shape, self.mesh)
     runs = vision.passes(groups, self.compute.vision_pass)
-    patches = self._rows * max(_patches(run, groups) for run in runs)
-    everything = self._rows * sum(slots * size for slots, size in groups)
+    rows = self.shape.rows / sharding.ways("batch", self.mesh)
+    patches = rows * max(_patches(run, groups) for run in runs)
+    everything = rows * sum(slots * size for slots, size in groups)
     wide = v.mlp / sharding.ways("mlp", self.mesh)
     layer = patches * (_WIDE[self.compute.vision_remat] * wide / 2 + _NARROW * v.embed)
     return self._size * (layer + everything * v.embed)

@@ -91,9 +91,9 @@ def test_all_stages_or_one(capsys, tmp_path):
     ((QUICKSTART, "--topology=v5p:2x2"), "v5p has 3 numbers, like v5p:4x4x4"),
     (
       (QUICKSTART, "--topology=v5e:2x2"),
-      "the mesh data=1,fsdp=1,tensor=1 has 1 devices, v5e:2x2 has 4; say for example --mesh=fsdp=4",
+      "(data, fsdp, context, tensor) has 1 devices, v5e:2x2 has 4; say for example --mesh=fsdp=4",
     ),
-    ((QUICKSTART, "--mesh=fdsp=4"), "--mesh=fdsp=4; expected data=N,fsdp=N,tensor=N"),
+    ((QUICKSTART, "--mesh=fdsp=4"), "--mesh=fdsp=4; expected data=N,fsdp=N,context=N,tensor=N"),
     ((QUICKSTART, "--mesh=fsdp=3", "--config.rows=9"), "64 does not divide over mesh axes fsdp (3"),
     ((QUICKSTART, "--mesh=fsdp=8"), "rows = 20; this mesh needs a multiple of 8"),
     ((QUICKSTART, "--utilisation=40"), "--utilisation=40.0; expected a fraction of the peak"),

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 import hulu_jax
-from hulu_jax.inference import prompts
+from hulu_jax.core import sharding
+from hulu_jax.data.examples import Builder
+from hulu_jax.eval.exact_match import Asker
+from hulu_jax.inference import generate
+from hulu_jax.inference import prompts as prompts_lib
 from hulu_jax.inference import sample
+from hulu_jax.models import hulu
 
 RNG = np.random.default_rng(0)
 
@@ -48,7 +53,6 @@ def answers(model):
 
 def without_cache(model, conversation, tokens):
   """Greedy answer by scoring the whole sequence anew for every token."""
-  from hulu_jax.models import hulu
 
   prompt = model._examples([conversation], generate=True)[0]
   out = []
@@ -108,6 +112,26 @@ def test_the_mesh_does_not_matter(model, answers):
   )
 
 
+def test_a_run_over_context_asks_on_its_own_devices(model, answers):
+  mesh = sharding.make_mesh({"fsdp": 2, "context": 2, "tensor": 2})
+  where = sharding.shardings(hulu.specs(model.config), mesh)
+  params = jax.device_put(jax.device_get(model.params), where)
+  build = Builder(tokenizer=model.tokenizer, policy=model.policy, root=None).build
+  prompts = [build(c, str(i), generate=True) for i, c in enumerate(CONVERSATIONS)]
+  asker = Asker(
+    config=model.config,
+    compute=model.compute,
+    tokenizer=model.tokenizer,
+    mesh=mesh,
+    rows=1,
+    new_tokens=6,
+  )
+  with jax.set_mesh(mesh):
+    assert asker.answers(params, prompts) == answers
+    with pytest.raises(ValueError, match="generation on a mesh with context = 2"):
+      generate.prefill(params, None, (), model.config, model.compute)
+
+
 def test_too_long_is_refused(model):
   with pytest.raises(ValueError, match="positions are needed, the model holds 4096"):
     model.generate([CONVERSATIONS[0]], max_new_tokens=5000)
@@ -119,9 +143,9 @@ def test_one_conversation_is_not_a_list_of_them(model):
 
 
 def test_sizes_come_in_few_steps():
-  sizes = {prompts.bucket(n) for n in range(1, 5000)}
+  sizes = {prompts_lib.bucket(n) for n in range(1, 5000)}
   assert len(sizes) < 26
-  assert all(n <= prompts.bucket(n) <= max(2 * n - 1, 1) for n in range(1, 5000))
+  assert all(n <= prompts_lib.bucket(n) <= max(2 * n - 1, 1) for n in range(1, 5000))
 
 
 def test_sampling():

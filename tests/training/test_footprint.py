@@ -109,3 +109,17 @@ def test_the_head_takes_what_a_chunk_takes():
   ]
   rows, vocab = 8 / 4, 512 / 2
   assert heads[0] - heads[1] == 4 * rows * vocab * (36 - 6)
+
+
+def test_context_deals_what_is_kept():
+  cfg = quickstart.get_config()
+  cfg.rows = 4
+  with cfg.unlocked():
+    cfg.shapes.all.groups = ((4, 96, 1, 2),)
+  found = []
+  for axes in ({"fsdp": 2}, {"fsdp": 2, "context": 2}):
+    program = build.build(cfg, platform="cpu")
+    found.append(footprint.estimate(program, 0, sharding.abstract_mesh(axes)))
+  whole, dealt = found
+  assert dealt.saved == pytest.approx(whole.saved / 2, rel=0.2)
+  assert dealt.working == pytest.approx(whole.working / 2, rel=0.2)

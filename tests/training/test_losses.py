@@ -115,8 +115,9 @@ def arrays_over_the_vocabulary(chunk, mesh):
 def every_array(jaxpr):
   for equation in jaxpr.eqns:
     yield from (variable.aval for variable in equation.outvars)
-    for inner in jax.core.jaxprs_in_params(equation.params):
-      yield from every_array(inner)
+    for inner in jax.tree.leaves(list(equation.params.values())):
+      if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+        yield from every_array(getattr(inner, "jaxpr", inner))
 
 
 @pytest.mark.parametrize("chunk", [None, 8])

@@ -34,7 +34,7 @@ CASES = {
   ),
   "more devices than there are": (
     ["--config.mesh.data=16"],
-    "'data': 16, 'fsdp': 1, 'tensor': 1",
+    "needs 16 devices, found 8 (cpu); the product of the axes of config.mesh is the number",
   ),
   "a mesh that does not divide the heads": (
     ["--config.mesh.data=1", "--config.mesh.tensor=8"],
