@@ -6,6 +6,18 @@
 DATA holds BCCD, MedNIST, MedMCQA, TotalSegmentator and POCUS as their plugins read them, in the
 folders named below.  The argument is the compression of volumes and clips: off, or fixed, with
 --config=experiments/learning.py:fixed.  A check of the pipeline, not of medicine.
+
+Seed 0, 6 minutes of CPU time (24 minutes where two cores were shared with other work).  Pictures it
+did not see, n, accuracy (95 % interval), majority, blank picture:
+
+  MedNIST, modality                   152  0.98 (0.94 to 0.99)  0.49  0.49
+  MedNIST, kind of picture            152  0.97 (0.93 to 0.99)  0.19  0.16
+  BCCD, platelet or red cell          300  0.60 (0.54 to 0.65)  0.50  0.50
+  BCCD, platelet in a whole smear      87  0.51 (0.40 to 0.61)  0.52  0.48
+
+So BCCD is not learned in these steps.  Losses of training, at step 20 and on average over the last
+200 steps: text 2.99 and 0.65, volumes 0.49 and 0.01, clips 1.29 and 0.34.  `fixed` has not been
+measured.
 """
 
 import ml_collections

@@ -110,6 +110,8 @@ def test_who_guesses_is_named(root):
     return [often.get(p[0]["content"][1]["text"], "chest X-ray") for p in prompts]
 
   result = benchmark.run(guesses, seed=1, n=40, root=root)
+  field = result["tasks"]["field"]
+  assert field["majority"]["accuracy"] == field["accuracy"] == 0.5, "as many red cells as platelets"
   assert all(row["n"] == 40 for row in result["tasks"].values())
   problems = " ".join(benchmark.verdict(result))
   for task in benchmark.THRESHOLDS:

@@ -9,7 +9,7 @@ Layout, of github.com/Shenggan/BCCD_Dataset: as `bccd` reads it; boxes are in `A
 or in `boxes.json` beside `qa.jsonl`, {"<image>": {"Platelets": [[xmin, ymin, xmax, ymax], ...]}}.
 
 Example:
-  {"id": "field-7", "group": "BloodImage_00003", "derived": true, "messages": [
+  {"id": "field-7", "group": "BloodImage_00003", "derived": true, "cell": "platelet", "messages": [
     {"role": "user", "content": [
       {"type": "image", "frames": <uint8 [1, 56, 56, 3]>},
       {"type": "text", "text": "Is at least one platelet visible in this blood smear image? ..."}]},
@@ -139,7 +139,10 @@ class Source:
     return self._size
 
   def __getitem__(self, i: int) -> dict[str, Any]:
-    """{"id", "group", "derived", "messages"}; frames are uint8 [1, H, W, 3], of whole patches."""
+    """{"id", "group", "derived", "cell", "messages"}; frames are uint8 [1, H, W, 3].
+
+    cell: what the field was drawn around: platelet, white or red.
+    """
     if not 0 <= i < self._size:
       raise IndexError(f"record {i} of a dataset of {self._size}")
     rng = np.random.default_rng((self._seed, i))
@@ -159,6 +162,7 @@ class Source:
       "id": f"field-{i}",
       "group": smear.name,
       "derived": True,
+      "cell": _CELLS[place.kind],
       "messages": _conversation(_stained(rng, pixels), turns),
     }
 

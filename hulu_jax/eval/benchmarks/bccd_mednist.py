@@ -20,8 +20,9 @@ from hulu_jax.eval import scores
 NOTE = "BCCD and MedNIST: a check of the pipeline, not of medicine"
 # "chest X-ray" and its kin, in pieces of a small vocabulary.
 NEW_TOKENS = 12
-# What the Wilson lower bound of each task must reach (the experiment's promise).
-THRESHOLDS = {"platelet": 0.65, "modality": 0.85, "kind": 0.75}
+# What the Wilson lower bound of a task must reach (the experiment's promise).  The platelets of
+# BCCD are scored and not promised.
+THRESHOLDS = {"modality": 0.85, "kind": 0.75}
 
 # Folders below the experiment's data root.
 BCCD, MEDNIST = "img_bccd/public", "img_mednist/public"
@@ -82,12 +83,12 @@ def _questions(root: Path, seed: int, n: int) -> dict[str, tuple[list[Messages],
   pictures = mednist.Source(
     root=str(root / MEDNIST), split="all", ask=("mod", "kind"), numbers=(MEDNIST_SEEN, 1.0)
   )
-  # Three times as many as are asked: a field asks for the kind of the cell as often.
+  # More than are asked: one in eight is drawn around a red cell and asks for a platelet.
   fields = bccd_fields.Source(
-    root=str(root / BCCD), split="validation", seed=seed, size=3 * n, fade=0.0, field=_FIELD
+    root=str(root / BCCD), split="validation", seed=seed, size=6 * n, fade=0.0, field=_FIELD
   )
   records = [*_records(smears), *_records(pictures)]
-  found = {"field": [r for r in _records(fields) if _question(r) == bccd_fields.PRESENCE]}
+  found = {"field": _platelet_or_red(fields, n)}
   for task, ending in _TASKS.items():
     found[task] = [record for record in records if record["id"].endswith(ending)]
   asked = {}
@@ -105,8 +106,13 @@ def _records(source: Any) -> Iterable[dict[str, Any]]:
     yield record
 
 
-def _question(record: dict[str, Any]) -> str:
-  return record["messages"][0]["content"][-1]["text"]
+def _platelet_or_red(fields: bccd_fields.Source, n: int) -> list[dict[str, Any]]:
+  """Half around a platelet, half around a red cell: to know white cells is no help."""
+  asked: dict[str, list[dict[str, Any]]] = {"platelet": [], "white": [], "red": []}
+  for record in _records(fields):
+    if record["messages"][0]["content"][-1]["text"] == bccd_fields.PRESENCE:
+      asked[record["cell"]].append(record)
+  return asked["platelet"][: n // 2] + asked["red"][: n // 2]
 
 
 def _score(
