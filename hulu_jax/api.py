@@ -210,7 +210,13 @@ def load(
     params, _ = adapters_lib.load(adapters, params, config, where)
   if config.vision.patch != policy.patch:
     raise ValueError(f"{source}: patches of {config.vision.patch}, media come in {policy.patch}")
-  compute = Compute(
+  words = _find_tokenizer(path, None if tokenizer is None else Path(tokenizer), config)
+  return Model(params, config, policy, words, _compute(dtype), where)
+
+
+def _compute(dtype: str) -> Compute:
+  """Nothing is differentiated, so nothing is cut into passes or made again."""
+  return Compute(
     dtype=jnp.dtype(dtype),
     vision_pass=None,
     loss_chunk=None,
@@ -218,8 +224,6 @@ def load(
     decoder_remat="none",
     kernels=choice.automatic(jax.default_backend()),
   )
-  words = _find_tokenizer(path, None if tokenizer is None else Path(tokenizer), config)
-  return Model(params, config, policy, words, compute, where)
 
 
 def save(

@@ -131,11 +131,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
 
   def step(loss: step_lib.LossFn) -> Step:
     own = step_lib.make_train_step(loss, transform, cfg.accumulate, keep)
-
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, step_lib.Metrics]:
-      return own(state, weigh(batch))
-
-    return train_step
+    return lambda state, batch: own(state, weigh(batch))
 
   losses = tuple(loss(shape) for shape in shapes)
   return Program(
