@@ -29,7 +29,7 @@ SIZES: Mapping[str, Size] = {
   "4b": Size("hulu-4b", _POD, 16384),
   "7b": Size("hulu-7b", _POD, 16384),
   "14b": Size("hulu-14b", _POD, 16384),
-  "32b": Size("hulu-32b", {"data": 2, "fsdp": 32, "context": 1, "tensor": 4}, None),
+  "32b": Size("hulu-32b", _POD, None),
   # Your own data on a CPU: starts from nothing and trains its own tokenizer.
   "tiny": Size("tiny", _ONE_DEVICE, None),
   # The same on pictures that ship inside installed packages: runs anywhere in a minute.
