@@ -130,8 +130,7 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     return step_lib.make_loss(config, merges, compute, len(cfg.data.mixture), cfg.z_loss)
 
   def step(loss: step_lib.LossFn) -> Step:
-    own = step_lib.make_train_step(loss, transform, cfg.accumulate, keep)
-    return lambda state, batch: own(state, weigh(batch))
+    return _weighed(weigh, step_lib.make_train_step(loss, transform, cfg.accumulate, keep))
 
   losses = tuple(loss(shape) for shape in shapes)
   return Program(
@@ -147,6 +146,13 @@ def build(cfg: ConfigDict, *, platform: str) -> Program:
     losses=losses,
     steps=tuple(step(own) for own in losses),
   )
+
+
+def _weighed(weigh: Callable[[Batch], Batch], step: Step) -> Step:
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, step_lib.Metrics]:
+    return step(state, weigh(batch))
+
+  return train_step
 
 
 def _check_dealt(shape: StepShape, ways: int) -> None:

@@ -135,6 +135,6 @@ def test_generate_refuses_what_is_no_picture(capsys, tmp_path):
 
 def test_evaluate(capsys, tmp_path):
   line = refused(capsys, "evaluate", f"--workdir={tmp_path}", "--benchmark=nothing")
-  assert "no 'nothing' in hulu_jax.eval.benchmarks; there are: synthetic_disc" in line
+  assert "no 'nothing' in hulu_jax.eval.benchmarks; there are: bccd_mednist, synthetic_disc" in line
   line = refused(capsys, "evaluate", f"--workdir={tmp_path}", "--benchmark=synthetic_disc")
   assert "no run folder" in line

@@ -10,7 +10,6 @@ import pytest
 
 from hulu_jax.core import sharding
 from hulu_jax.core import tree
-from hulu_jax.models import presets
 from hulu_jax.training import build as build_lib
 from hulu_jax.training import recipe
 
@@ -77,7 +76,9 @@ def test_an_experiment_traces_as_it_is_written(experiment, size):
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-@pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name != "tiny"])
+@pytest.mark.parametrize(
+  "preset", sorted({size.model for size in recipe.SIZES.values()} - {"tiny"})
+)
 def test_every_large_preset_traces_on_256_chips(preset, mesh):
   size = next(size for size, own in recipe.SIZES.items() if own.model == preset)
   cfg = load("finetune_vqa").get_config(f"{size},full")
