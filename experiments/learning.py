@@ -18,8 +18,8 @@ interval), majority, blank picture:
 
 Platelets are seen and not counted.  Losses of training, at step 20 and on average over the last 200
 steps: text 5.18 and 0.13, volumes 1.64 and 0.001, clips 3.63 and 0.06.  After 800 steps MedNIST is
-learned and BCCD is not (benchmarks/RESULTS.md).  `fixed` has told nothing yet: two tokens a frame
-change more than its threshold from frame to frame, so it keeps all of them.
+learned and BCCD is not (benchmarks/RESULTS.md).  `fixed` tells nothing here: each frame of a volume
+or a clip is one visual token, and one of every frame always stays.
 """
 
 import ml_collections
