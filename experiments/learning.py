@@ -25,6 +25,7 @@ or a clip is one visual token, and one of every frame always stays.
 import ml_collections
 
 from hulu_jax.data.datasets.totalsegmentator import ORGANS
+from hulu_jax.training import recipe
 
 # Grey levels of mean change, for CT the same in HU; a choice for this check, not for a clinic.
 _COMPRESSION = {
@@ -40,80 +41,22 @@ _LENGTHS = {"": (3000, 52000, 0.8), "short": (800, 15500, 0.84)}
 def get_config(argument="off"):
   compression, _, length = argument.partition(",")
   steps, fields, fade = _LENGTHS[length]
-  c = ml_collections.ConfigDict()
-  c.seed = 0
-  c.model = "tiny"
-  # How long: epochs of the mixture where that is not None, else steps.
-  c.steps = ml_collections.config_dict.placeholder(int)
-  c.epochs = ml_collections.config_dict.placeholder(int)
+  c = recipe.base("tiny")
+  # No file of the user's.
+  del c.train_file, c.lengths
   c.steps = steps
   c.report_every = 20
-  # None, or {"every": steps, "limit": records, "new_tokens": of an answer, "mixture": (...)}.
-  c.evaluation = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
-  c.trackers = ("tensorboard",)
-  # Operations a second of one device, where `hulu_jax/core/chips.py` does not have it.
-  c.peak_flops = ml_collections.config_dict.placeholder(float)
-  # None, or {"first": step, "steps": how many}.
-  c.profile = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
-  c.stages = ()
-  c.init_from = ml_collections.config_dict.placeholder(str)
-  c.tokenizer = ml_collections.config_dict.placeholder(str)
-  c.mesh = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
-  c.compute = {"dtype": "float32", "vision_remat": "none", "decoder_remat": "none"}
-  c.compute.vision_pass = ml_collections.config_dict.placeholder(int)
-  c.compute.loss_chunk = ml_collections.config_dict.placeholder(int)
-  # "auto" is the best of the platform; or a name that `hulu_jax/kernels/<op>/api.py` knows.
-  c.compute.kernels = {
-    "visual_tokenizer": "auto",
-    "token_compaction": "auto",
-    "encoder_attention": "auto",
-    "decoder_attention": "auto",
-  }
-  c.trainable = ".*"
-  c.peft = ml_collections.config_dict.placeholder(ml_collections.ConfigDict)
-  c.z_loss = 0.0
-  c.accumulate = 1
-  # "token", "sample" or "dataset": what counts alike in the loss.
-  c.loss_weighting = "token"
-  # Decay of an average of the parameters; None keeps none.
-  c.ema = ml_collections.config_dict.placeholder(float)
-  # What is kept between steps; "bfloat16" of params and moments is rounded by chance.
-  c.dtypes = {"params": "float32", "frozen": "float32", "moments": "float32"}
-  c.optimizer = {
-    "learning_rates": {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3},
-    "warmup": 0.05,
-    "decay_start": 0.3,
-    "final": 0.01,
-    "b1": 0.9,
-    "b2": 0.98,
-    "eps": 1e-8,
-    "weight_decay": 0.02,
-    "clip": 1.0,
-  }
-  c.policy = {
-    "patch": 14,
-    "min_tokens": 1,
-    # A smear of 640 x 480 is shown at 308 x 224.
-    "max_tokens": 88,
-    "merge": {"image": 2, "volume": 2, "video": 2},
-    "preset": "radiology",
-    "compression": _COMPRESSION[compression],
-  }
-  c.data = {
-    "root": ".",
-    "lookahead": 16,
-    "patience": 1000,
-    "threads": 1,
-    "prefetch": 4,
-    # A few questions of MedMCQA are longer than a row.
-    "max_bad": 0.01,
-    # Clips of 32 frames lose some.
-    "cut": True,
-    # Clips are decoded once.
-    "cache": "runs/learning_cache",
-    "cache_bytes": 1_000_000_000,
-    "timeout": ml_collections.config_dict.placeholder(float),
-  }
+  c.optimizer.update(warmup=0.05, decay_start=0.3, final=0.01, b2=0.98, weight_decay=0.02)
+  c.optimizer.learning_rates = {"vision": 3e-3, "projector": 3e-3, "decoder": 3e-3}
+  # A smear of 640 x 480 is shown at 308 x 224.
+  c.policy.max_tokens = 88
+  c.policy.merge.image = 2
+  c.policy.compression = _COMPRESSION[compression]
+  c.data.threads = 1
+  # A few questions of MedMCQA are longer than a row; clips of 32 frames lose some, and are decoded
+  # once.
+  c.data.cache = "runs/learning_cache"
+  c.data.cache_bytes = 1_000_000_000
   root = c.data.get_ref("root")
 
   def source(name, label, weight, folder, fields):
@@ -147,7 +90,5 @@ def get_config(argument="off"):
   c.shapes = {
     "all": {"tokens": 288, "supervised": 80, "visual": 88, "groups": ((1, 352, 3, 2),)},
   }
-  c.checkpoint = {"every": 200, "keep": 2, "strict": False}
-  # Of the older steps those that this divides stay too.
-  c.checkpoint.keep_every = ml_collections.config_dict.placeholder(int)
+  c.checkpoint.keep = 2
   return c
